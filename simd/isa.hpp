@@ -1,0 +1,22 @@
+// The instruction-set levels fastkv has kernels for, and which of them this CPU and OS can run.
+#pragma once
+
+namespace fastkv::simd {
+
+/// A level is exactly a set of compiler flags (simd/CMakeLists.txt); consecutive, worst first.
+enum class Isa {
+  scalar,       ///< x86-64 baseline (SSE2)
+  avx2,         ///< AVX2 FMA F16C BMI2
+  avx2_vnni,    ///< + AVX-VNNI
+  avx512,       ///< AVX2 level + AVX-512 F CD BW DQ VL
+  avx512_vnni,  ///< + AVX512-VNNI
+  avx512_bf16,  ///< + AVX512-BF16
+};
+inline constexpr Isa kIsas[] = {Isa::scalar, Isa::avx2, Isa::avx2_vnni, Isa::avx512, Isa::avx512_vnni, Isa::avx512_bf16};
+
+const char* name(Isa isa);                 ///< "avx512_vnni"
+bool from_name(const char* text, Isa& isa);  ///< false: no such level
+bool supported(Isa isa);                   ///< CPU has every instruction of the level and the OS saves its registers
+Isa best_isa();                            ///< the highest supported level
+
+}  // namespace fastkv::simd

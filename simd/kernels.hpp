@@ -1,0 +1,128 @@
+// The kernel table: every single-thread kernel of the CPU backend as a function pointer, one table per ISA level.
+//
+// Conventions. Raw pointers, no allocation, no threads, no exceptions, no overlap of inputs and outputs unless said.
+// Buffers are 64-byte aligned where marked [64], else any alignment. Matrices are row-major; "panel" is 16 outputs wide
+// (packed.hpp). K counts inputs, padded to a multiple of kGroup = 32 with zeros where marked K32.
+// Row independence: an output row depends only on its own input row and is bitwise the same whatever the other rows,
+// the number of rows M, or its place among them (float accumulation runs over k in ascending order with one fused
+// multiply-add a step, or one a group). eps = 2^-24. Error bounds are against the exact result on the same inputs.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "simd/isa.hpp"
+#include "simd/packed.hpp"
+
+namespace fastkv::simd {
+
+/// Activations quantised to int8 per group of 32: x ≈ scale[k/32] · q[k], |q| ≤ 127.
+struct I8Rows {
+  const std::int8_t* q;        ///< [M, K32]
+  const float* scale;          ///< [M, K32/32]
+  const std::int32_t* sum;     ///< [M, K32/16], Σ q over each 16
+};
+
+/// Weights unpacked for int8 arithmetic: panel p, w = scale · (q − zero) − min.
+struct I8Panels {
+  const std::uint8_t* q;       ///< [P][K32/4][16][4]  [64]
+  const float* scale;          ///< [P][K32/group][16] [64]
+  const float* min;            ///< [P][K32/32][16]    [64], null: none
+  int group;                   ///< 16 or 32
+  int zero;                    ///< 0..128
+};
+
+/// Element types of cached K and V rows.
+enum class RowType : std::uint8_t { f32, f16, bf16, q8_0 };
+/// Bytes of a row of d values; q8_0: per 32 values an f16 scale and 32 int8 (d a multiple of 32).
+inline std::size_t row_bytes(RowType type, int d) {
+  switch (type) {
+    case RowType::f32: return std::size_t(d) * 4;
+    case RowType::f16:
+    case RowType::bf16: return std::size_t(d) * 2;
+    case RowType::q8_0: return std::size_t(d) / 32 * 34;
+  }
+  return 0;
+}
+
+struct KernelTable {
+  Isa isa;
+
+  // ---- weights: packed panel -> compute panel ----------------------------------------------------------------------
+  /// q [K32/4][16][4], scale [K32/group][16], min [K32/32][16] of one panel (min only if the packing is affine).
+  /// Exact for quantised packings; float packings are rounded to int8 per (row, 32 inputs), zero 128, group 32.
+  void (*unpack_i8)(Packing packing, const void* panel, std::int64_t k32, std::uint8_t* q, float* scale, float* min);
+  /// out [K32/2][16][2] bfloat16 = weights rounded to nearest even.
+  void (*unpack_bf16)(Packing packing, const void* panel, std::int64_t k32, std::uint16_t* out);
+  /// out [K32][16] float32 = weights as ggml dequantises them (≤ 2 eps relative).
+  void (*unpack_f32)(Packing packing, const void* panel, std::int64_t k32, float* out);
+
+  // ---- linear layers: C[M, 16·P] = A · Wᵀ --------------------------------------------------------------------------
+  /// q, scale, sum of one row x [k]; q padded with zeros to K32 = round_up(k, 32). scale = max|x| / 127 per 32.
+  void (*quantize_i8)(const float* x, std::int64_t k, std::int8_t* q, float* scale, std::int32_t* sum);
+  /// c[m·ldc + 16p + r] = Σ_g a.scale · (b.scale · Σ q·(w − zero)) − a.scale · b.min · Σ q. Integer sums exact (int32).
+  /// |error| ≤ (K32/16 + 4) eps Σ|a||w|.
+  void (*gemm_i8)(std::int64_t m, std::int64_t k32, const I8Rows& a, const I8Panels& b, std::int64_t panels, float* c,
+                  std::int64_t ldc);
+  /// a [M, lda] bfloat16, b [P][k2/2][16][2] bfloat16 [64], k2 even; float32 accumulation; c += if accumulate.
+  /// |error| ≤ (k2 + 2) eps Σ|a||w|.
+  void (*gemm_bf16)(std::int64_t m, std::int64_t k2, const std::uint16_t* a, std::int64_t lda, const std::uint16_t* b,
+                    std::int64_t panels, float* c, std::int64_t ldc, bool accumulate);
+  /// a [M, lda] float32, b [P][k][16] float32 [64]; c += if accumulate. |error| ≤ (k + 1) eps Σ|a||w|.
+  void (*gemm_f32)(std::int64_t m, std::int64_t k, const float* a, std::int64_t lda, const float* b, std::int64_t panels,
+                   float* c, std::int64_t ldc, bool accumulate);
+  /// out[16] = one activation row times one packed panel, reading the panel once; bitwise gemm_i8 of unpack_i8.
+  /// Quantised packings only.
+  void (*gemv_i8)(Packing packing, const void* panel, std::int64_t k32, const I8Rows& a, float* out);
+  /// out[16] = x [K32] float32 times one packed panel, weights as unpack_f32. Every packing.
+  void (*gemv_f32)(Packing packing, const void* panel, std::int64_t k32, const float* x, float* out);
+
+  // ---- rows of the residual stream ---------------------------------------------------------------------------------
+  /// out = x / sqrt(mean(x²) + eps) · weight, all [n]; out may be x.
+  void (*rms_norm)(const float* x, const float* weight, std::int64_t n, float eps, float* out);
+  void (*add)(float* x, const float* y, std::int64_t n);                                      ///< x += y
+  void (*scale)(float* x, float a, std::int64_t n);                                           ///< x *= a
+  void (*axpy)(float a, const float* x, std::int64_t n, float* y);                            ///< y += a·x
+  void (*silu_mul)(const float* gate, const float* up, std::int64_t n, float* out);           ///< gate/(1+e^-gate) · up
+  /// Rotates adjacent pairs (2i, 2i+1) of `heads` vectors x [heads, d] in place; cos_sin [d/2][2].
+  void (*rope)(float* x, const float* cos_sin, int heads, int d);
+  void (*f32_to_bf16)(const float* x, std::int64_t n, std::uint16_t* out);                    ///< nearest even
+
+  // ---- attention of prefill ----------------------------------------------------------------------------------------
+  /// Keys [n ≤ 16, ld] -> panel [d][16]; lanes ≥ n are zero.
+  void (*pack_keys_f32)(const float* keys, std::int64_t ld, int n, int d, float* panel);
+  /// Keys [n ≤ 16, ld] -> panel [d/2][16][2] bfloat16; lanes ≥ n are zero. d even.
+  void (*pack_keys_bf16)(const float* keys, std::int64_t ld, int n, int d, std::uint16_t* panel);
+  /// Values [n, ld] -> [ceil(d/16)][n_pad][16]; keys n..n_pad-1 and dims ≥ d are zero.
+  void (*pack_values_f32)(const float* values, std::int64_t ld, int n, int n_pad, int d, float* out);
+  /// Values [n, ld] -> [ceil(d/16)][n_pad/2][16][2] bfloat16, n_pad even.
+  void (*pack_values_bf16)(const float* values, std::int64_t ld, int n, int n_pad, int d, std::uint16_t* out);
+  /// One row of an online softmax: s [n_pad] (raw dot products; n_pad a multiple of 16), the first `n` (may be 0) count.
+  /// m' = max(m, scale·max s); p = exp(scale·s − m') for j < n, 0 beyond, written over s, and to p_bf16 [n_pad] too
+  /// unless null (l then sums the rounded values); returns alpha = exp(m − m') (1 if n = 0, 0 from m = −inf), and
+  /// l' = alpha·l + Σp, m' are stored.
+  float (*softmax_block)(float* s, int n, int n_pad, float scale, float* m, float* l, std::uint16_t* p_bf16);
+
+  // ---- scores and decode -------------------------------------------------------------------------------------------
+  float (*row_max)(const float* x, std::int64_t n);                                           ///< −inf for n = 0
+  /// x = exp(scale·x − max) in place, returns Σ (16 running sums, fixed order). ≤ 4 eps relative each.
+  float (*exp_sum)(float* x, std::int64_t n, float scale, float max);
+  /// A float32 row [d] to a cache row, rounded once to nearest even (f16 saturates to ±65504).
+  void (*encode_row)(RowType type, const float* x, int d, void* row);
+  /// out[g·ldo + j] = scale · q[g] · key[j], j < n: q [G, d], key rows `stride` bytes apart.
+  void (*attend_keys)(RowType type, const float* q, int group, const void* keys, std::size_t stride, std::int64_t n, int d,
+                      float scale, float* out, std::int64_t ldo);
+  /// acc[g·d ..] += Σ_j p[g·ldp + j] · value[j], j < n.
+  void (*attend_values)(RowType type, const float* p, std::int64_t ldp, int group, const void* values, std::size_t stride,
+                        std::int64_t n, int d, float* acc);
+};
+
+/// The table of `isa`; only call its kernels if supported(isa).
+const KernelTable& kernels(Isa isa);
+
+/// Best supported level, or the one named by the environment variable FASTKV_ISA or by `forced` (which wins, may be
+/// null). Returns false and a one-line `message` (≤ 256 bytes) when the name is unknown or this CPU cannot run it: it
+/// lists the levels that it can.
+bool choose_isa(const char* forced, Isa& isa, char message[256]);
+
+}  // namespace fastkv::simd
