@@ -1,0 +1,105 @@
+// What a run costs and did: the plan before it, the statistics and the decisions after it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "fastkv/options.hpp"
+
+namespace fastkv {
+
+/// A method with every parameter resolved for one model and one prompt length, after defaults and clamps.
+struct MethodParams {
+  MethodName method = MethodName::full;
+  bool proportional = true;          ///< budgets from retention and rates; false: kv_budget rows in every layer
+  double retention = 0.1;            ///< r
+  std::int64_t kv_budget = 0;        ///< C
+  int tsp_layer = 0;                 ///< τ
+  bool tsp_by_rate = true;           ///< T = int(L·ρ); false: tsp_tokens
+  double tsp_rate = 0.2;             ///< ρ
+  std::int64_t tsp_tokens = 0;       ///< T when not by rate
+  int window = 8;                    ///< w
+  int tsp_window = 8;
+  int kernel = 7;                    ///< κ
+  Pooling pooling = Pooling::max;
+  GroupReduce group_reduce = GroupReduce::sum;
+  int sinks = 0;
+  bool shortcuts = true;
+};
+
+/// Tokens of one layer, known before anything runs.
+struct LayerPlan {
+  std::int64_t tokens_in = 0;        ///< rows that enter the layer
+  std::int64_t tokens_out = 0;       ///< rows that go on to the next; rows whose attention and MLP are computed
+  std::int64_t kept = 0;             ///< cache rows per stored head
+};
+
+struct MemoryPlan {                  ///< bytes
+  std::size_t weights = 0;           ///< packed, resident
+  std::size_t cache = 0;             ///< K and V of all layers, prompt and generation
+  std::size_t hidden = 0;            ///< residual stream of the prompt
+  std::size_t layer_kv = 0;          ///< K and V of one layer, uncompressed, with its compute panels
+  std::size_t scratch = 0;           ///< weight panels, tiles of all threads, logits
+  std::size_t file = 0;              ///< mapped file pages while packing (released tensor by tensor)
+  std::size_t peak() const;          ///< the most that is held at once
+  std::size_t available = 0;         ///< what the machine or the cgroup has left
+};
+
+/// Everything decided before the first allocation.
+struct RunPlan {
+  MethodParams method;
+  std::int64_t n_prompt = 0;
+  std::int64_t context = 0;
+  std::vector<LayerPlan> layers;             ///< [N]
+  std::vector<std::string> notes;            ///< clamps and warnings, one line each
+  double prefill_flops = 0;                  ///< multiply-adds · 2 of the whole prefill
+  CacheType cache_k = CacheType::f16, cache_v = CacheType::f16;
+  std::size_t cache_bytes_prompt = 0;        ///< bytes of the prompt's cache
+  std::size_t cache_bytes_full = 0;          ///< the same under full
+  MemoryPlan memory;
+};
+
+struct LayerTrace {
+  std::int64_t tokens_in = 0;
+  std::vector<std::vector<std::int32_t>> kept;  ///< [stored heads] original positions, ascending
+  std::optional<double> coverage;               ///< share of the scoring queries' attention mass on kept rows
+};
+
+/// What the run decided (spec/trace.md).
+struct Trace {
+  std::vector<LayerTrace> layers;
+  std::optional<int> tsp_layer;
+  std::vector<std::int32_t> tsp_kept;            ///< original positions of propagated tokens, ascending
+  std::int64_t next_position = 0;
+  std::vector<std::pair<std::int32_t, float>> first_logits;  ///< 32 best [id, logit] for the first generated token
+  std::size_t kv_bytes_f16 = 0;                  ///< the prompt's cache at 2 bytes a value
+};
+
+struct RunStats {
+  double prefill_ms = 0, sample_ms = 0, decode_ms = 0;
+  std::int64_t n_prompt = 0;
+  std::int64_t n_decoded = 0;                    ///< decode steps run (generated tokens − 1, or less)
+  std::int64_t token_layers = 0;                 ///< Σ over layers of rows whose attention and MLP were computed
+  std::size_t cache_bytes = 0;                   ///< bytes really stored for the prompt
+  std::size_t cache_bytes_full = 0;
+  std::optional<double> coverage;                ///< mean over layers
+  std::size_t peak_rss = 0;
+  std::int64_t seed = 0;
+  std::int64_t next_position = 0;
+};
+
+enum class Finish { length, end_of_generation, stopped_by_caller, context_full };
+
+struct RunResult {
+  std::vector<std::int32_t> tokens;              ///< generated, without the end-of-generation token
+  Finish finish = Finish::length;
+  RunPlan plan;
+  RunStats stats;
+  Trace trace;                                   ///< filled if RunOptions::record_trace
+  std::vector<float> all_logits;                 ///< [n_prompt, V] if RunOptions::all_logits
+};
+
+}  // namespace fastkv
