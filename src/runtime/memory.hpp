@@ -24,7 +24,9 @@ class Buffer {
   }
 
   template <class T = std::byte>
-  T* as() const { return static_cast<T*>(data_); }
+  T* as() const {
+    return static_cast<T*>(data_);
+  }
   std::size_t bytes() const { return bytes_; }
   explicit operator bool() const { return data_ != nullptr; }
   void swap(Buffer& other) noexcept {
@@ -44,8 +46,9 @@ template <class T>
 class Array {
  public:
   Array() = default;
+  /// Throws as Buffer does, also when count · sizeof(T) does not fit std::size_t.
   Array(std::size_t count, const char* what, HugePages huge_pages = HugePages::automatic)
-      : buffer_(count * sizeof(T), what, huge_pages), size_(count) {}
+      : buffer_(count > SIZE_MAX / sizeof(T) ? SIZE_MAX : count * sizeof(T), what, huge_pages), size_(count) {}
   T* data() const { return buffer_.as<T>(); }
   std::size_t size() const { return size_; }
   T& operator[](std::size_t i) const { return data()[i]; }
@@ -56,7 +59,7 @@ class Array {
   std::size_t size_ = 0;
 };
 
-std::size_t peak_rss_bytes();       ///< VmHWM of this process
+std::size_t peak_rss_bytes();  ///< VmHWM of this process
 /// Bytes this process may still take: min(MemAvailable, cgroup v1/v2 limit − usage, RLIMIT_AS headroom).
 std::size_t available_memory_bytes();
 

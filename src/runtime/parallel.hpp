@@ -12,7 +12,8 @@ namespace fastkv {
 /// n threads that run a body together. Used by one caller at a time; the calling thread is thread 0.
 class ThreadTeam {
  public:
-  /// `cpus[i]`: OS CPUs thread i is pinned to while it runs a body (empty: left alone).
+  /// `cpus[i]`: OS CPUs thread i is pinned to while it runs a body (empty: left alone). A pin that the system refuses
+  /// is dropped. Throws Error out_of_memory when the system cannot start that many threads.
   explicit ThreadTeam(std::vector<std::vector<int>> cpus);
   ~ThreadTeam();
   ThreadTeam(const ThreadTeam&) = delete;
@@ -22,7 +23,9 @@ class ThreadTeam {
 
   /// Runs body(thread) once on every thread, 0 ≤ thread < size(), inside one OpenMP parallel region, and returns when
   /// all are done. The first exception thrown by a body is rethrown here; a body that throws must not leave the others
-  /// waiting at a barrier (throw before or after the last one only).
+  /// waiting at a barrier (throw before or after the last one only). The caller's own affinity mask is restored.
+  /// Throws Error out_of_memory, without running any body, when OpenMP gives fewer threads (OMP_THREAD_LIMIT, or run()
+  /// inside another run()).
   void run(const std::function<void(int thread)>& body);
 
   /// Inside run: waits for all threads. Spins briefly, then yields, so that oversubscribed cores make progress.
@@ -30,8 +33,10 @@ class ThreadTeam {
 
  private:
   std::vector<std::vector<int>> cpus_;
-  std::atomic<int> arrived_{0};
-  std::atomic<std::uint32_t> generation_{0};
+  int spins_;  ///< pauses before a waiting thread yields its CPU; 0: more threads than CPUs
+  // Waiting threads read one line while arriving threads write the other.
+  alignas(64) std::atomic<int> arrived_{0};
+  alignas(64) std::atomic<std::uint32_t> generation_{0};
 };
 
 /// Hands out 0, 1, … `count` − 1, each once, to whichever thread asks first.

@@ -1,0 +1,101 @@
+// Buffers from mmap (large) or the heap (small), and the process's memory as Linux reports it.
+#include "runtime/memory.hpp"
+
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <string>
+
+#include "core/check.hpp"
+#include "runtime/cgroup.hpp"
+
+namespace fastkv {
+namespace {
+
+constexpr std::size_t kMapFrom = std::size_t{1} << 20;   // smaller buffers come from the heap
+constexpr std::size_t kHugePage = std::size_t{2} << 20;  // x86-64
+constexpr std::size_t kAlignment = 64;                   // a cache line, the widest vector
+
+[[noreturn]] void refuse(const char* what, std::size_t bytes, const char* reason) {
+  char gib[32];
+  std::snprintf(gib, sizeof gib, "%.2f", double(bytes) / double(std::size_t{1} << 30));
+  fail(ErrorCode::out_of_memory, what, ": cannot allocate ", gib, " GiB (", bytes, " bytes): ", reason);
+}
+
+/// `bytes` (whole pages) of zeroed memory, aligned to huge pages when it can hold one; nullptr with errno set.
+void* map_aligned(std::size_t bytes) {
+  const std::size_t slack = bytes >= kHugePage ? kHugePage : 0;
+  void* raw = ::mmap(nullptr, bytes + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (raw == MAP_FAILED) return nullptr;
+  if (slack == 0) return raw;
+  char* const begin = static_cast<char*>(raw);
+  const std::size_t before = (kHugePage - reinterpret_cast<std::uintptr_t>(begin) % kHugePage) % kHugePage;
+  if (before > 0) ::munmap(begin, before);
+  if (before < slack) ::munmap(begin + before + bytes, slack - before);
+  return begin + before;
+}
+
+/// The value in bytes of a "Name:   123 kB" line of a /proc file; 0 when there is none.
+std::size_t proc_kib(const char* file, const std::string& name) {
+  std::ifstream in(file);
+  for (std::string line; std::getline(in, line);) {
+    if (line.rfind(name, 0) == 0) return std::size_t(std::strtoull(line.c_str() + name.size(), nullptr, 10)) * 1024;
+  }
+  return 0;
+}
+
+}  // namespace
+
+Buffer::Buffer(std::size_t bytes, const char* what, HugePages huge_pages) {
+  if (bytes == 0) return;
+  if (bytes > std::numeric_limits<std::size_t>::max() / 2) refuse(what, bytes, "more than the address space");
+  if (bytes < kMapFrom) {
+    const std::size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    data_ = std::aligned_alloc(kAlignment, rounded);
+    if (data_ == nullptr) refuse(what, bytes, std::strerror(ENOMEM));
+    std::memset(data_, 0, rounded);
+  } else {
+    const auto page = std::size_t(::sysconf(_SC_PAGESIZE));
+    const std::size_t rounded = (bytes + page - 1) / page * page;
+    data_ = map_aligned(rounded);
+    if (data_ == nullptr) refuse(what, bytes, std::strerror(errno));
+    mapped_ = rounded;
+    // A hint: kernels without transparent huge pages refuse it.
+    if (rounded >= kHugePage) ::madvise(data_, rounded, huge_pages == HugePages::off ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
+  }
+  bytes_ = bytes;
+}
+
+Buffer::~Buffer() {
+  if (mapped_ > 0) {
+    ::munmap(data_, mapped_);
+  } else {
+    std::free(data_);
+  }
+}
+
+std::size_t peak_rss_bytes() { return proc_kib("/proc/self/status", "VmHWM:"); }
+
+std::size_t available_memory_bytes() {
+  const auto page = std::size_t(::sysconf(_SC_PAGESIZE));
+  std::size_t available = proc_kib("/proc/meminfo", "MemAvailable:");
+  if (available == 0) available = std::size_t(std::max(0L, ::sysconf(_SC_AVPHYS_PAGES))) * page;
+  available = std::size_t(std::min<std::uint64_t>(available, cgroup_memory_headroom()));
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
+    std::size_t pages = 0;
+    std::ifstream("/proc/self/statm") >> pages;  // first number: size of the address space
+    available = std::min<std::size_t>(available, limit.rlim_cur - std::min<std::size_t>(limit.rlim_cur, pages * page));
+  }
+  return available;
+}
+
+}  // namespace fastkv

@@ -1,0 +1,162 @@
+// Starts OpenMP regions, pins their threads and lets them meet at a barrier. Compiled with -fopenmp, run by LLVM's
+// libomp.
+#include "runtime/parallel.hpp"
+
+#include <omp.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <array>
+#include <climits>
+#include <cstddef>
+#include <cstdlib>
+#include <exception>
+#include <set>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include "core/check.hpp"
+
+// An entry of libomp that no omp.h of gcc declares: how long idle workers of the calling thread's regions spin.
+extern "C" void kmp_set_blocktime(int milliseconds);
+
+namespace fastkv {
+namespace {
+
+constexpr int kSpins = 2000;
+// Longer than the pause between two generated tokens, short enough that an idle engine costs no CPU time. libomp's
+// own 200 ms would take CPUs from whatever the program does between runs.
+constexpr int kIdleSpinMilliseconds = 5;
+
+/// A CPU set as large as Linux can be built for; cpu_set_t ends at 1024.
+struct CpuMask {
+  static constexpr std::size_t kWordBits = sizeof(unsigned long) * CHAR_BIT;
+  static constexpr int kCpus = 8192;
+  std::array<unsigned long, kCpus / kWordBits> words{};
+
+  void add(int cpu) {
+    if (cpu >= 0 && cpu < kCpus) words[std::size_t(cpu) / kWordBits] |= 1UL << (std::size_t(cpu) % kWordBits);
+  }
+  bool read() { return ::sched_getaffinity(0, sizeof words, reinterpret_cast<cpu_set_t*>(words.data())) == 0; }
+  bool apply() const {
+    return ::sched_setaffinity(0, sizeof words, reinterpret_cast<const cpu_set_t*>(words.data())) == 0;
+  }
+};
+
+/// What this thread is pinned to (empty: nothing), and the mask it had before it was first pinned. Workers outlive
+/// regions and serve several teams.
+struct Pin {
+  std::vector<int> cpus;
+  CpuMask before;
+};
+thread_local Pin pin;
+
+void pin_to(const std::vector<int>& cpus) {
+  if (cpus == pin.cpus) return;
+  if (pin.cpus.empty() && !pin.before.read()) return;
+  CpuMask mask;
+  for (const int cpu : cpus) mask.add(cpu);
+  const bool pinned = cpus.empty() ? pin.before.apply() : mask.apply();
+  // A refused pin (a CPU taken away since, a sandbox) costs speed only.
+  if (pinned) pin.cpus = cpus;
+}
+
+/// Throws unless `count` threads can exist at once: libomp ends the process when the system refuses it one.
+void probe_threads(int count) {
+  std::vector<std::thread> threads;
+  std::atomic<bool> leave{false};
+  int refused = 0;
+  std::string reason;
+  try {
+    threads.reserve(std::size_t(count));
+    while (int(threads.size()) < count) {
+      threads.emplace_back([&leave] { leave.wait(false); });
+    }
+  } catch (const std::system_error& error) {
+    refused = int(threads.size()) + 1;
+    reason = error.what();
+  }
+  leave = true;
+  leave.notify_all();
+  for (std::thread& thread : threads) thread.join();
+  check(refused == 0, ErrorCode::out_of_memory, "-t ", count + 1, ": the system refused thread ", refused + 1, ": ",
+        reason);
+}
+
+/// CPUs that the threads of a team share: those they are pinned to, or those the process may use.
+int distinct_cpus(const std::vector<std::vector<int>>& cpus) {
+  std::set<int> all;
+  for (const std::vector<int>& of_thread : cpus) {
+    if (of_thread.empty()) return int(std::thread::hardware_concurrency());
+    all.insert(of_thread.begin(), of_thread.end());
+  }
+  return int(all.size());
+}
+
+inline void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+}  // namespace
+
+ThreadTeam::ThreadTeam(std::vector<std::vector<int>> cpus)
+    : cpus_(std::move(cpus)), spins_(size() > distinct_cpus(cpus_) ? 0 : kSpins) {
+  check(size() >= 1, ErrorCode::internal, "ThreadTeam: expected at least 1 thread, found ", size());
+  probe_threads(size() - 1);
+}
+
+ThreadTeam::~ThreadTeam() = default;
+
+void ThreadTeam::run(const std::function<void(int thread)>& body) {
+  omp_set_dynamic(0);
+  if (std::getenv("KMP_BLOCKTIME") == nullptr && std::getenv("OMP_WAIT_POLICY") == nullptr) {
+    kmp_set_blocktime(kIdleSpinMilliseconds);
+  }
+  const int threads = size();
+  arrived_.store(0, std::memory_order_relaxed);  // a body that threw may have left a barrier half filled
+  int given = 0;
+  std::exception_ptr error;
+  std::atomic<bool> failed{false};
+  // OpenMP starts its workers with the mask of this thread, so pins are set only inside the region.
+#pragma omp parallel num_threads(threads)
+  {
+    const int thread = omp_get_thread_num();
+    if (thread == 0) given = omp_get_num_threads();
+    if (omp_get_num_threads() == threads) {  // the same answer on all threads: barriers in the body need every one
+      try {
+        pin_to(cpus_[std::size_t(thread)]);
+        body(thread);
+      } catch (...) {
+        if (!failed.exchange(true)) error = std::current_exception();
+      }
+    }
+  }
+  pin_to({});
+  check(given == threads, ErrorCode::out_of_memory, "-t ", threads, ": OpenMP gave ", given,
+        given == 1 ? " thread" : " threads", " (OMP_THREAD_LIMIT, or a run inside another)");
+  if (error) std::rethrow_exception(error);
+}
+
+void ThreadTeam::barrier() {
+  const std::uint32_t generation = generation_.load(std::memory_order_relaxed);
+  // The last to arrive opens the next generation; its release and the others' acquire order what was written before.
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size() - 1) {
+    arrived_.store(0, std::memory_order_relaxed);
+    generation_.store(generation + 1, std::memory_order_release);
+    return;
+  }
+  for (int spin = 0; generation_.load(std::memory_order_acquire) == generation; ++spin) {
+    if (spin < spins_) {
+      pause();
+    } else {
+      ::sched_yield();
+    }
+  }
+}
+
+}  // namespace fastkv
