@@ -60,6 +60,7 @@ class GgufFile {
 
   /// find_*: the value of `key`, nullopt when absent; Error bad_file when it is of another kind or does not fit.
   /// Integers of any width and sign are taken where the value fits; floats of both widths.
+  std::optional<std::int64_t> find_integer(std::string_view key) const;
   std::optional<std::uint32_t> find_u32(std::string_view key) const;
   std::optional<float> find_f32(std::string_view key) const;
   std::optional<bool> find_bool(std::string_view key) const;

@@ -121,14 +121,19 @@ float GgufFile::float_at(std::string_view key, GgufType type, std::uint64_t offs
   return float(value);
 }
 
-std::optional<std::uint32_t> GgufFile::find_u32(std::string_view key) const {
-  constexpr std::string_view kExpected = "an integer from 0 to 4294967295";
+std::optional<std::int64_t> GgufFile::find_integer(std::string_view key) const {
+  constexpr std::string_view kExpected = "an integer below 2^63";
   const auto* value = find_scalar(key, kExpected);
   if (value == nullptr) return std::nullopt;
-  const auto number = integer_at(key, value->type, value->offset, kExpected);
-  check(number >= 0 && number <= std::int64_t(UINT32_MAX), ErrorCode::bad_file, path_, ": byte ", value->offset,
-        ": key ", quoted(key), ": expected ", kExpected, ", found ", number);
-  return std::uint32_t(number);
+  return integer_at(key, value->type, value->offset, kExpected);
+}
+
+std::optional<std::uint32_t> GgufFile::find_u32(std::string_view key) const {
+  const auto number = find_integer(key);
+  if (!number) return std::nullopt;
+  check(*number >= 0 && *number <= std::int64_t(UINT32_MAX), ErrorCode::bad_file, path_, ": byte ", find(key)->offset,
+        ": key ", quoted(key), ": expected an integer from 0 to ", UINT32_MAX, ", found ", *number);
+  return std::uint32_t(*number);
 }
 
 std::optional<float> GgufFile::find_f32(std::string_view key) const {
