@@ -1,7 +1,7 @@
 // What processors and memory nodes this process may use, and which CPUs each thread gets: the only user of hwloc.
 #pragma once
 
-#include <optional>
+#include <cstddef>
 #include <string>
 #include <vector>
 
@@ -22,10 +22,10 @@ struct MemoryNode {
 
 /// Plain data, so that plans are pure functions and tests need no machine.
 struct Topology {
-  std::vector<Core> cores;         ///< in order of node, then first CPU
-  std::vector<MemoryNode> nodes;   ///< at least one
-  double cpu_quota = 0;            ///< cgroup v1/v2 quota in CPUs; 0: none
-  int start_cpu = 0;               ///< CPU the process was running on, for NumaMode::isolate
+  std::vector<Core> cores;        ///< in order of node, then first CPU
+  std::vector<MemoryNode> nodes;  ///< at least one
+  double cpu_quota = 0;           ///< cgroup v1/v2 quota in CPUs; 0: none
+  int start_cpu = 0;              ///< CPU the process was running on, for NumaMode::isolate
 
   /// This machine, restricted to the affinity mask and the cgroup.
   static Topology detect();
@@ -41,13 +41,24 @@ struct ThreadPlan {
   std::string reason;                  ///< "2 threads: 2 physical cores in the affinity mask", printed by the tools
 };
 
-/// Chooses threads: `threads` 0 = min(physical cores in the mask, floor(quota)), at least 1. `cpus`: only these (options
-/// -C, -Cr; Error invalid_option if none is allowed). `bytes`: weights + cache, for NumaMode::automatic (isolate if the
-/// node holds them, else distribute; one node: nothing). Pure.
+/// Chooses threads: `threads` 0 = min(physical cores in the mask, floor(quota)), at least 1; under isolate the cores of
+/// the one node. More threads than cores take SMT siblings, then share CPUs. `cpus`: only these (options -C, -Cr; Error
+/// invalid_option if none is allowed). `bytes`: weights + cache, for NumaMode::automatic (isolate if the node holds
+/// them and has a core for each thread asked for, else distribute; one node: nothing). Error invalid_option if
+/// `threads` is negative or absurd. Pure.
+///
+/// | mode       | thread i                                     | memory                        |
+/// |------------|----------------------------------------------|-------------------------------|
+/// | off        | core i                                       | where first touched           |
+/// | isolate    | core i of the node of start_cpu              | that node preferred           |
+/// | distribute | next core of node i % nodes                  | where first touched           |
+/// | interleave | core i                                       | pages spread over the nodes   |
+/// | numactl    | not pinned (with `cpus`: to all of them)     | as inherited                  |
 ThreadPlan plan_threads(const Topology& topology, int threads, NumaMode numa, const std::vector<int>& cpus,
                         std::size_t bytes);
 
-/// Binds the memory that the calling thread allocates from now on as `plan` says; does nothing on one node or where
+/// Makes pages that the calling thread touches first come from `plan.nodes` (preferred, or in turn with `interleave`)
+/// from now on. Threads started later inherit that, running ones must call it too. Does nothing on one node or where
 /// the kernel refuses (containers).
 void bind_memory(const ThreadPlan& plan);
 

@@ -1,0 +1,204 @@
+// Decides how many threads run and where, from the topology and the options alone.
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <set>
+#include <string>
+
+#include "core/check.hpp"
+#include "runtime/topology.hpp"
+
+namespace fastkv {
+namespace {
+
+constexpr int kMostThreads = 4096;
+
+const char* name_of(NumaMode mode) {
+  switch (mode) {
+    case NumaMode::off:
+      return "off";
+    case NumaMode::isolate:
+      return "isolate";
+    case NumaMode::distribute:
+      return "distribute";
+    case NumaMode::interleave:
+      return "interleave";
+    case NumaMode::numactl:
+      return "numactl";
+    case NumaMode::automatic:
+      break;
+  }
+  return "auto";
+}
+
+/// "0-3,8" for an ascending list.
+std::string ranges(const std::vector<int>& cpus) {
+  std::string text;
+  for (std::size_t i = 0; i < cpus.size();) {
+    std::size_t last = i;
+    while (last + 1 < cpus.size() && cpus[last + 1] == cpus[last] + 1) ++last;
+    text += (text.empty() ? "" : ",") + std::to_string(cpus[i]);
+    if (last > i) text += "-" + std::to_string(cpus[last]);
+    i = last + 1;
+  }
+  return text;
+}
+
+std::string plural(std::size_t count, const char* noun) { return concat(count, ' ', noun, count == 1 ? "" : "s"); }
+
+/// All hardware threads of `cores`, ascending.
+std::vector<int> cpus_of(const std::vector<Core>& cores) {
+  std::vector<int> cpus;
+  for (const Core& core : cores) cpus.insert(cpus.end(), core.cpus.begin(), core.cpus.end());
+  std::sort(cpus.begin(), cpus.end());
+  return cpus;
+}
+
+/// The cores that hold one of `cpus` (empty: all), each with those hardware threads only.
+std::vector<Core> allowed_cores(const Topology& topology, const std::vector<int>& cpus) {
+  if (cpus.empty()) return topology.cores;
+  const std::set<int> wanted(cpus.begin(), cpus.end());
+  std::vector<Core> cores;
+  for (const Core& core : topology.cores) {
+    Core kept{{}, core.node};
+    for (const int cpu : core.cpus) {
+      if (wanted.count(cpu) > 0) kept.cpus.push_back(cpu);
+    }
+    if (!kept.cpus.empty()) cores.push_back(std::move(kept));
+  }
+  check(!cores.empty(), ErrorCode::invalid_option, "-C, -Cr: expected some of the allowed CPUs ",
+        ranges(cpus_of(topology.cores)), ", found ", ranges({wanted.begin(), wanted.end()}));
+  return cores;
+}
+
+std::vector<Core> cores_of_node(const std::vector<Core>& cores, int node) {
+  std::vector<Core> result;
+  std::copy_if(cores.begin(), cores.end(), std::back_inserter(result), [&](const Core& c) { return c.node == node; });
+  return result;
+}
+
+/// Index of the node the process runs on, or of the first allowed core if it may not stay there.
+int home_node(const std::vector<Core>& cores, int start_cpu) {
+  for (const Core& core : cores) {
+    if (std::find(core.cpus.begin(), core.cpus.end(), start_cpu) != core.cpus.end()) return core.node;
+  }
+  return cores.front().node;
+}
+
+/// A core of each node in turn, so that thread i lies on node i % nodes until a node has no core left.
+std::vector<Core> round_robin(const std::vector<Core>& cores, const std::vector<int>& nodes) {
+  std::vector<std::vector<Core>> by_node;
+  for (const int node : nodes) by_node.push_back(cores_of_node(cores, node));
+  std::vector<Core> order;
+  for (std::size_t i = 0; order.size() < cores.size(); ++i) {
+    for (const std::vector<Core>& of_node : by_node) {
+      if (i < of_node.size()) order.push_back(of_node[i]);
+    }
+  }
+  return order;
+}
+
+/// CPUs of each thread: a whole core each while there are enough; else single hardware threads, first ones first, and
+/// from the start again when they run out.
+std::vector<std::vector<int>> assign(const std::vector<Core>& cores, int threads) {
+  std::vector<std::vector<int>> places;
+  if (std::size_t(threads) <= cores.size()) {
+    for (const Core& core : cores) places.push_back(core.cpus);
+  } else {
+    const std::size_t all = cpus_of(cores).size();
+    for (std::size_t sibling = 0; places.size() < all; ++sibling) {
+      for (const Core& core : cores) {
+        if (sibling < core.cpus.size()) places.push_back({core.cpus[sibling]});
+      }
+    }
+  }
+  std::vector<std::vector<int>> result;
+  for (std::size_t i = 0; i < std::size_t(threads); ++i) result.push_back(places[i % places.size()]);
+  return result;
+}
+
+std::string quota_text(double quota) {
+  std::ostringstream text;
+  text.precision(4);
+  text << "cgroup quota " << quota << " CPUs";
+  return text.str();
+}
+
+/// The first half of the reason: why so many threads.
+std::string explain_count(int threads, bool asked, const std::vector<Core>& cores, double quota,
+                          const std::string& where) {
+  const std::string head = plural(std::size_t(threads), "thread") + ": ";
+  const std::size_t hardware = cpus_of(cores).size();
+  if (!asked) {
+    const std::string found = concat(cores.size(), cores.size() == 1 ? " core" : " cores", where, " allowed");
+    if (quota > 0 && quota < double(cores.size())) return concat(head, quota_text(quota), ", ", found);
+    return concat(head, plural(cores.size(), "physical core"), where, " allowed");
+  }
+  std::string text = concat(head, "asked for; ", plural(cores.size(), "physical core"), where, " allowed");
+  if (std::size_t(threads) > hardware) {
+    text += concat(", threads share ", plural(hardware, "CPU"));
+  } else if (std::size_t(threads) > cores.size()) {
+    text += ", SMT siblings used";
+  }
+  if (quota > 0 && threads > quota) text += concat(", above the ", quota_text(quota));
+  return text;
+}
+
+}  // namespace
+
+ThreadPlan plan_threads(const Topology& topology, int threads, NumaMode numa, const std::vector<int>& cpus,
+                        std::size_t bytes) {
+  check(threads >= 0 && threads <= kMostThreads, ErrorCode::invalid_option, "-t ", threads, ": expected 1 to ",
+        kMostThreads, ", or 0 to choose");
+  std::vector<Core> cores = allowed_cores(topology, cpus);
+  std::set<int> used;
+  for (const Core& core : cores) used.insert(core.node);
+  const std::vector<int> nodes(used.begin(), used.end());
+  const bool several = nodes.size() > 1;
+  const int home = home_node(cores, topology.start_cpu);
+  const MemoryNode& home_memory = topology.nodes[std::size_t(home)];
+
+  NumaMode mode = numa;
+  if (numa == NumaMode::automatic) {
+    const bool fits = bytes <= home_memory.bytes && std::size_t(threads) <= cores_of_node(cores, home).size();
+    mode = !several ? NumaMode::off : fits ? NumaMode::isolate : NumaMode::distribute;
+  }
+
+  ThreadPlan plan;
+  std::string where, placement;
+  if (several && mode == NumaMode::isolate) {
+    cores = cores_of_node(cores, home);
+    plan.nodes = {home_memory.os_index};
+    where = concat(" of node ", home_memory.os_index);
+    placement = "numa isolate";
+  } else if (several && mode == NumaMode::distribute) {
+    cores = round_robin(cores, nodes);
+    placement = concat("numa distribute over ", nodes.size(), " nodes");
+  } else if (several && mode == NumaMode::interleave) {
+    for (const int node : nodes) plan.nodes.push_back(topology.nodes[std::size_t(node)].os_index);
+    plan.interleave = true;
+    placement = concat("numa interleave over ", nodes.size(), " nodes");
+  } else if (mode == NumaMode::numactl) {
+    placement = "numa numactl: threads not pinned";
+  } else if (mode != NumaMode::off) {
+    placement = concat("one memory node, --numa ", name_of(mode), " changes nothing");
+  }
+
+  const double quota = topology.cpu_quota;
+  int count = threads;
+  if (count == 0) {
+    count = int(cores.size());
+    if (quota > 0) count = std::clamp(int(std::min(quota, double(count))), 1, count);
+  }
+  if (mode == NumaMode::numactl) {
+    // Threads move freely within what numactl, or -C, left them.
+    plan.cpus.assign(std::size_t(count), cpus.empty() ? std::vector<int>{} : cpus_of(cores));
+  } else {
+    plan.cpus = assign(cores, count);
+  }
+  plan.reason = explain_count(count, threads > 0, cores, quota, where);
+  if (!placement.empty()) plan.reason += "; " + placement;
+  return plan;
+}
+
+}  // namespace fastkv
