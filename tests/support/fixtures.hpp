@@ -14,7 +14,8 @@ inline std::filesystem::path fixtures() {
   return std::filesystem::path(FASTKV_SOURCE_DIR) / ".." / "shared" / "fixtures";
 }
 
-/// The small real model: $FASTKV_TEST_MODEL, or models/SmolLM2-135M-Instruct.Q4_1.gguf in the project (tools/get-model).
+/// The small real model: $FASTKV_TEST_MODEL, or models/SmolLM2-135M-Instruct.Q4_1.gguf in the project
+/// (tools/get-model).
 inline std::filesystem::path smollm2() {
   if (const char* file = std::getenv("FASTKV_TEST_MODEL")) return file;
   return std::filesystem::path(FASTKV_SOURCE_DIR) / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf";
@@ -23,5 +24,5 @@ inline std::filesystem::path smollm2() {
 }  // namespace fastkv::test
 
 /// Skips the current test, saying which file is missing.
-#define FASTKV_REQUIRE_FILE(path) \
-  if (!std::filesystem::exists(path)) GTEST_SKIP() << "missing " << std::filesystem::path(path).string()
+#define FASTKV_REQUIRE_FILE(wanted) \
+  if (!std::filesystem::exists(wanted)) GTEST_SKIP() << "missing " << std::filesystem::path(wanted).string()
