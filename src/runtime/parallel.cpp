@@ -44,22 +44,46 @@ struct CpuMask {
   }
 };
 
-/// What this thread is pinned to (empty: nothing), and the mask it had before it was first pinned. Workers outlive
-/// regions and serve several teams.
+/// Keeps the mask of a thread that calls run() and puts it back at the end.
+class CallerMask {
+ public:
+  CallerMask() : known_(mask_.read()) {}
+  ~CallerMask() { restore(); }
+  CallerMask(const CallerMask&) = delete;
+  CallerMask& operator=(const CallerMask&) = delete;
+  void restore() const {
+    if (known_) mask_.apply();
+  }
+
+ private:
+  CpuMask mask_;
+  bool known_;
+};
+
+/// What a worker is pinned to (empty: nothing) and the mask it had before its first pin. Workers outlive regions and
+/// serve several teams, so most runs find the pin in place.
 struct Pin {
   std::vector<int> cpus;
   CpuMask before;
 };
-thread_local Pin pin;
+thread_local Pin worker_pin;
 
-void pin_to(const std::vector<int>& cpus) {
-  if (cpus == pin.cpus) return;
-  if (pin.cpus.empty() && !pin.before.read()) return;
+CpuMask mask_of(const std::vector<int>& cpus) {
   CpuMask mask;
   for (const int cpu : cpus) mask.add(cpu);
-  const bool pinned = cpus.empty() ? pin.before.apply() : mask.apply();
-  // A refused pin (a CPU taken away since, a sandbox) costs speed only.
-  if (pinned) pin.cpus = cpus;
+  return mask;
+}
+
+// Both drop a refused pin (a CPU taken away since, a sandbox): it costs speed only.
+void pin_caller(const std::vector<int>& cpus) {
+  if (!cpus.empty()) mask_of(cpus).apply();
+}
+
+void pin_worker(const std::vector<int>& cpus) {
+  Pin& pin = worker_pin;
+  if (cpus == pin.cpus) return;
+  if (pin.cpus.empty() && !pin.before.read()) return;
+  if (cpus.empty() ? pin.before.apply() : mask_of(cpus).apply()) pin.cpus = cpus;
 }
 
 /// Throws unless `count` threads can exist at once: libomp ends the process when the system refuses it one.
@@ -113,30 +137,30 @@ ThreadTeam::ThreadTeam(std::vector<std::vector<int>> cpus)
 ThreadTeam::~ThreadTeam() = default;
 
 void ThreadTeam::run(const std::function<void(int thread)>& body) {
+  const CallerMask caller;
   omp_set_dynamic(0);
   if (std::getenv("KMP_BLOCKTIME") == nullptr && std::getenv("OMP_WAIT_POLICY") == nullptr) {
     kmp_set_blocktime(kIdleSpinMilliseconds);
   }
+  caller.restore();  // the first call of a thread into libomp gives it the mask of the whole process
   const int threads = size();
   arrived_.store(0, std::memory_order_relaxed);  // a body that threw may have left a barrier half filled
   int given = 0;
   std::exception_ptr error;
   std::atomic<bool> failed{false};
-  // OpenMP starts its workers with the mask of this thread, so pins are set only inside the region.
 #pragma omp parallel num_threads(threads)
   {
     const int thread = omp_get_thread_num();
     if (thread == 0) given = omp_get_num_threads();
     if (omp_get_num_threads() == threads) {  // the same answer on all threads: barriers in the body need every one
       try {
-        pin_to(cpus_[std::size_t(thread)]);
+        thread == 0 ? pin_caller(cpus_[0]) : pin_worker(cpus_[std::size_t(thread)]);
         body(thread);
       } catch (...) {
         if (!failed.exchange(true)) error = std::current_exception();
       }
     }
   }
-  pin_to({});
   check(given == threads, ErrorCode::out_of_memory, "-t ", threads, ": OpenMP gave ", given,
         given == 1 ? " thread" : " threads", " (OMP_THREAD_LIMIT, or a run inside another)");
   if (error) std::rethrow_exception(error);

@@ -78,9 +78,12 @@ Topology convert(hwloc_topology_t topology) {
 
 Topology Topology::detect() {
   const Hwloc hwloc = init();
-  // Without this flag hwloc lists every CPU of the machine under taskset.
-  hwloc_topology_set_flags(hwloc.get(), HWLOC_TOPOLOGY_FLAG_RESTRICT_TO_CPUBINDING);
-  check(hwloc_topology_load(hwloc.get()) == 0, ErrorCode::internal, "hwloc: cannot read this machine's topology");
+  // Without RESTRICT_TO_CPUBINDING, which counts only together with IS_THISSYSTEM, hwloc lists every CPU of the machine
+  // under taskset. Threads of the application keep their masks.
+  constexpr unsigned long flags = HWLOC_TOPOLOGY_FLAG_IS_THISSYSTEM | HWLOC_TOPOLOGY_FLAG_RESTRICT_TO_CPUBINDING |
+                                  HWLOC_TOPOLOGY_FLAG_DONT_CHANGE_BINDING;
+  check(hwloc_topology_set_flags(hwloc.get(), flags) == 0 && hwloc_topology_load(hwloc.get()) == 0, ErrorCode::internal,
+        "hwloc: cannot read this machine's topology");
   Topology topology = convert(hwloc.get());
   topology.cpu_quota = cgroup_cpu_quota();
   topology.start_cpu = std::max(0, ::sched_getcpu());
