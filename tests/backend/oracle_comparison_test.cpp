@@ -1,0 +1,142 @@
+// The backend against the oracle: every ISA level of this CPU, every arithmetic, both stages, on random small shapes.
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <iostream>
+
+#include "backend/cases.hpp"
+#include "support/backend_run.hpp"
+#include "support/spread.hpp"
+
+namespace fastkv::test {
+namespace {
+
+constexpr int kFed = 3;  ///< decode steps
+constexpr std::uint64_t kSeed = 20260811;
+
+/// Share of a top-k choice: what was kept is exactly the best by the scores it was made from.
+void expect_best(const std::vector<float>& scores, const std::vector<std::int32_t>& kept,
+                 const std::vector<std::int32_t>& positions, std::int64_t sinks, std::int64_t window) {
+  const std::int64_t n = std::int64_t(positions.size()), k = std::int64_t(kept.size());
+  const std::int64_t first = std::min(sinks, k - window);
+  const std::vector<double> rest(scores.begin() + first, scores.begin() + (n - window));
+  std::vector<std::int32_t> expected;
+  for (std::int64_t i = 0; i < first; ++i) expected.push_back(positions[std::size_t(i)]);
+  for (std::int32_t i : top_indices(rest, k - window - first)) expected.push_back(positions[std::size_t(i + first)]);
+  for (std::int64_t i = n - window; i < n; ++i) expected.push_back(positions[std::size_t(i)]);
+  EXPECT_EQ(kept, expected);
+}
+
+/// Dominance (spec/methods.md 6.5) under scores computed elsewhere: nothing dropped beats anything kept by more than
+/// both may be off.
+void expect_dominance(const std::vector<double>& scores, const std::vector<std::int32_t>& kept,
+                      const std::vector<std::int32_t>& positions, std::int64_t sinks, double log_bound) {
+  std::vector<bool> is_kept(positions.size(), false);
+  for (std::int32_t p : kept)
+    is_kept[std::size_t(std::lower_bound(positions.begin(), positions.end(), p) - positions.begin())] = true;
+  double worst_kept = INFINITY, best_dropped = 0;
+  for (std::size_t j = 0; j < scores.size(); ++j) {
+    if (!is_kept[j]) best_dropped = std::max(best_dropped, scores[j]);
+    if (is_kept[j] && std::int64_t(j) >= sinks) worst_kept = std::min(worst_kept, scores[j]);
+  }
+  EXPECT_GE(std::log(worst_kept) + 2 * log_bound, std::log(best_dropped));
+}
+
+void compare_layer(const BackendLayer& found, const OracleLayer& exact, const MethodParams& method,
+                   const Spread& spread, std::size_t l) {
+  SCOPED_TRACE("layer " + std::to_string(l));
+  EXPECT_EQ(found.positions, exact.positions);
+  const double score_bound = kWorst * spread.score[l], row_bound = kWorst * spread.row[l];
+  for (std::size_t k = 0; k < exact.kept.size(); ++k) {
+    SCOPED_TRACE("key/value head " + std::to_string(k));
+    ASSERT_EQ(found.keys[k].size(), found.kept[k].size());
+    for (std::size_t i = 0; i < found.kept[k].size(); ++i) {
+      EXPECT_LE(max_difference(found.keys[k][i], exact.keys[k][i]), row_bound) << "key of row " << i;
+      EXPECT_LE(max_difference(found.values[k][i], exact.values[k][i]), row_bound) << "value of row " << i;
+    }
+    if (found.grouped.empty()) {
+      EXPECT_EQ(found.kept[k], exact.positions) << "nothing was to be dropped";
+      continue;
+    }
+    EXPECT_LE(max_log_difference(found.grouped[k], exact.grouped[k]), score_bound);
+    expect_best(found.grouped[k], found.kept[k], found.positions, method.sinks, method.window);
+    expect_dominance(exact.grouped[k], found.kept[k], found.positions, method.sinks, score_bound);
+  }
+  // Mass is a mean over window rows and heads of sums of scores: its relative error is at most theirs.
+  if (found.coverage >= 0) {
+    EXPECT_NEAR(found.coverage, *exact.coverage, score_bound + 1e-6);
+  }
+}
+
+void compare_run(const BackendRun& found, const OracleResult& exact, const MethodParams& method, const Spread& spread) {
+  for (std::size_t l = 0; l < exact.layers.size(); ++l) {
+    compare_layer(found.layers[l], exact.layers[l], method, spread, l);
+    const OracleLayer& layer = exact.layers[l];
+    if (found.layers[l].propagation.empty()) continue;
+    const double bound = kWorst * spread.score[l];
+    EXPECT_LE(max_log_difference(found.layers[l].propagation, layer.propagation), bound);
+    expect_best(found.layers[l].propagation, found.tsp_kept, layer.positions, method.sinks, method.tsp_window);
+    expect_dominance(layer.propagation, found.tsp_kept, layer.positions, method.sinks, bound);
+  }
+  EXPECT_LE(max_difference(found.logits, exact.logits), kWorst * spread.logits);
+  EXPECT_LE(rms_difference(found.logits, exact.logits), kMean * spread.logits);
+  for (std::size_t t = 0; t < exact.decode_logits.size(); ++t) {
+    EXPECT_LE(max_difference(found.decode_logits[t], exact.decode_logits[t]), kWorst * spread.logits) << "step " << t;
+    EXPECT_LE(rms_difference(found.decode_logits[t], exact.decode_logits[t]), kMean * spread.logits) << "step " << t;
+  }
+}
+
+class OracleComparison : public testing::TestWithParam<std::tuple<RandomShape, Arithmetic>> {};
+
+TEST_P(OracleComparison, EveryIsaAndBothStages) {
+  const auto& [shape, arithmetic] = GetParam();
+  const RandomModel model(shape, kSeed);
+  const Oracle oracle(model.config, model.tensors);
+  const Rounding rounding = rounding_of(arithmetic.compute, model);
+  std::vector<std::unique_ptr<Backend>> backends;
+  for (simd::Isa isa : isas()) {
+    EngineOptions options;
+    options.threads = options.threads_batch = 2;
+    options.isa = simd::name(isa);
+    options.compute = arithmetic.compute;
+    options.gemm = arithmetic.gemm;
+    options.tile_rows = 16;
+    backends.push_back(make_backend(options, model.config, model.tensors));
+    ASSERT_EQ(backends.back()->info().isa, simd::name(isa));
+    RunControl control;
+    backends.back()->load(model.tensors, {}, control);
+  }
+  std::size_t c = 0;
+  for (const MethodCase& one : method_cases(shape.n_layer)) {
+    // The exact arithmetic meets every case; what it showed of lengths and options need not be shown three more times.
+    if (arithmetic.compute != Compute::f32 && c++ % 4 != 1) continue;
+    const std::vector<std::int32_t> prompt = model.prompt(one.n);
+    OracleRun run;
+    run.method = one.method;
+    run.n_generate = kFed + 1;
+    const OracleResult own = oracle.run(prompt, run);
+    const std::vector<std::int32_t> feed(own.generated.begin(), own.generated.begin() + kFed);
+    const Spread spread = measure_spread(oracle, prompt, run, own, rounding, 2);
+    for (const auto& backend : backends) {
+      std::ostringstream where;
+      where << model << ", case " << one.name << ", " << backend->info().isa << ", " << arithmetic;
+      SCOPED_TRACE(where.str());
+      const BackendRun found = run_on(*backend, model.config, prompt, one.method, feed);
+      const Imposed decisions = found.decisions();
+      OracleRun follow = run;
+      follow.imposed = &decisions;
+      follow.feed = feed;
+      compare_run(found, oracle.run(prompt, follow), one.method, spread);
+      if (testing::Test::HasFailure()) return;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, OracleComparison,
+                         testing::Combine(testing::ValuesIn(shapes()), testing::ValuesIn(arithmetics())),
+                         [](const auto& param) {
+                           return std::string(std::get<0>(param.param).name) + "_" + std::get<1>(param.param).name;
+                         });
+
+}  // namespace
+}  // namespace fastkv::test
