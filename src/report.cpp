@@ -1,0 +1,210 @@
+// The trace, the statistics and progress as JSON; logits as NumPy; token ids from JSON.
+#include "fastkv/report.hpp"
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+#include <memory>
+
+#include "atomic_file.hpp"
+#include "core/check.hpp"
+#include "core/json.hpp"
+
+namespace fastkv {
+
+namespace {
+
+const char* name_of(MethodName method) { return method == MethodName::full ? "full" : "fastkv"; }
+
+const char* name_of(CacheType type) {
+  switch (type) {
+    case CacheType::automatic:
+      return "auto";
+    case CacheType::f32:
+      return "f32";
+    case CacheType::f16:
+      return "f16";
+    case CacheType::bf16:
+      return "bf16";
+    case CacheType::q8_0:
+      return "q8_0";
+  }
+  return "";
+}
+
+const char* name_of(Finish finish) {
+  switch (finish) {
+    case Finish::length:
+      return "length";
+    case Finish::end_of_generation:
+      return "end_of_generation";
+    case Finish::stopped_by_caller:
+      return "stopped_by_caller";
+    case Finish::context_full:
+      return "context_full";
+  }
+  return "";
+}
+
+template <class T>
+OrderedJson optional_json(const std::optional<T>& value) {
+  return value ? OrderedJson(*value) : OrderedJson(nullptr);
+}
+
+/// The effective options under their names on the command line; only those the method uses.
+OrderedJson options_json(const RunPlan& plan) {
+  const MethodParams& method = plan.method;
+  OrderedJson options;
+  options["method"] = name_of(method.method);
+  if (method.method == MethodName::fastkv) {
+    options["tsp_layer"] = method.tsp_layer;
+    if (method.tsp_by_rate) {
+      options["tsp_rate"] = method.tsp_rate;
+    } else {
+      options["tsp_tokens"] = method.tsp_tokens;
+    }
+    if (method.proportional) {
+      options["retention"] = method.retention;
+    } else {
+      options["kv_budget"] = method.kv_budget;
+    }
+    options["window"] = method.window;
+    options["tsp_window"] = method.tsp_window;
+    options["kernel"] = method.kernel;
+    options["pooling"] = method.pooling == Pooling::max ? "max" : "avg";
+    options["group_reduce"] = method.group_reduce == GroupReduce::sum ? "sum" : "max";
+    options["sinks"] = method.sinks;
+  }
+  options["context"] = plan.context;
+  options["cache_type_k"] = name_of(plan.cache_k);
+  options["cache_type_v"] = name_of(plan.cache_v);
+  return options;
+}
+
+double per_second(double count, double ms) { return ms > 0 ? 1000 * count / ms : 0; }
+
+}  // namespace
+
+void write_file(const std::string& path, std::string_view text) {
+  AtomicFile file(path);
+  file.write(text.data(), text.size());
+  file.commit();
+}
+
+void write_trace(const std::string& path, const RunResult& result) {
+  const Trace& trace = result.trace;
+  OrderedJson json;
+  json["method"] = name_of(result.plan.method.method);
+  json["n_prompt"] = result.plan.n_prompt;
+  json["options"] = options_json(result.plan);
+  json["tsp"] = nullptr;
+  if (trace.tsp_layer) json["tsp"] = {{"layer", *trace.tsp_layer}, {"kept", trace.tsp_kept}};
+  json["layers"] = OrderedJson::array();
+  for (const LayerTrace& layer : trace.layers) {
+    json["layers"].push_back(
+        {{"tokens_in", layer.tokens_in}, {"kept", layer.kept}, {"coverage", optional_json(layer.coverage)}});
+  }
+  json["next_position"] = trace.next_position;
+  json["first_logits"] = trace.first_logits;
+  json["generated"] = result.tokens;
+  json["kv_bytes_f16"] = trace.kv_bytes_f16;
+  write_file(path, dump(json) + "\n");
+}
+
+void write_npy(const std::string& path, const std::vector<float>& values, std::int64_t rows, std::int64_t cols) {
+  check(rows >= 0 && cols >= 0 && static_cast<std::size_t>(rows) * static_cast<std::size_t>(cols) == values.size(),
+        ErrorCode::internal, path, ": expected ", rows, " x ", cols, " values, found ", values.size());
+  // NumPy format 1.0: magic, version, header length, a Python dictionary padded so that the data is aligned to 64 bytes
+  std::string dictionary = concat("{'descr': '<f4', 'fortran_order': False, 'shape': (", rows, ", ", cols, "), }");
+  constexpr std::size_t kPrefix = 10;
+  dictionary.append((64 - (kPrefix + dictionary.size() + 1) % 64) % 64, ' ');
+  dictionary += '\n';
+  std::string header("\x93NUMPY\x01\x00", 8);
+  header += static_cast<char>(dictionary.size() & 0xFF);
+  header += static_cast<char>(dictionary.size() >> 8);
+  header += dictionary;
+  AtomicFile file(path);
+  file.write(header.data(), header.size());
+  file.write(values.data(), values.size() * sizeof(float));
+  file.commit();
+}
+
+std::vector<std::int32_t> parse_token_ids(std::string_view text) {
+  const Json json = Json::parse(text, nullptr, false);
+  check(!json.is_discarded(), ErrorCode::bad_file, "expected a JSON array of token ids, found text that is not JSON");
+  check(json.is_array(), ErrorCode::bad_file, "expected a JSON array of token ids, found ", json.type_name());
+  std::vector<std::int32_t> ids;
+  ids.reserve(json.size());
+  for (const Json& id : json) {
+    check(id.is_number_integer() && id >= 0 && id <= std::numeric_limits<std::int32_t>::max(), ErrorCode::bad_file,
+          "expected a token id at index ", ids.size(), ", found ", dump(id).substr(0, 40));
+    ids.push_back(id.get<std::int32_t>());
+  }
+  return ids;
+}
+
+std::vector<std::int32_t> read_token_ids(const std::string& path) {
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
+  check(file != nullptr, ErrorCode::io, "cannot open ", path, ": ", std::strerror(errno));
+  std::string text;
+  char buffer[1 << 16];
+  while (const std::size_t n = std::fread(buffer, 1, sizeof buffer, file.get())) text.append(buffer, n);
+  check(std::ferror(file.get()) == 0, ErrorCode::io, "cannot read ", path, ": ", std::strerror(errno));
+  try {
+    return parse_token_ids(text);
+  } catch (const Error& error) {
+    fail(error.code(), path, ": ", error.what());
+  }
+}
+
+std::string token_ids_json(const std::vector<std::int32_t>& ids) { return dump(Json(ids)); }
+
+std::string progress_json(const Progress& progress) {
+  OrderedJson json;
+  json["event"] = progress.stage == Progress::Stage::load      ? "load"
+                  : progress.stage == Progress::Stage::prefill ? "prefill"
+                                                               : "decode";
+  json["total"] = progress.total;
+  json["processed"] = progress.processed;
+  if (progress.stage == Progress::Stage::prefill) json["layer"] = progress.layer;
+  json["time_ms"] = progress.time_ms;
+  return dump(json);
+}
+
+std::string stats_json(const EngineInfo& info, const RunResult& result, double tokenize_ms, double ttft_ms) {
+  const RunStats& stats = result.stats;
+  OrderedJson json;
+  json["model"] = {{"name", info.model_name},
+                   {"type", info.model_type},
+                   {"parameters", info.n_params},
+                   {"file_bytes", info.file_bytes},
+                   {"layers", info.n_layer}};
+  json["machine"] = {{"isa", info.isa},
+                     {"compute", info.compute},
+                     {"gemm", info.gemm},
+                     {"threads", info.threads},
+                     {"threads_batch", info.threads_batch},
+                     {"numa", info.numa}};
+  json["options"] = options_json(result.plan);
+  json["seed"] = stats.seed;
+  json["n_prompt"] = stats.n_prompt;
+  json["n_generated"] = result.tokens.size();
+  json["finish"] = name_of(result.finish);
+  json["tokenize_ms"] = tokenize_ms;
+  json["prefill_ms"] = stats.prefill_ms;
+  json["prefill_tokens_per_second"] = per_second(static_cast<double>(stats.n_prompt), stats.prefill_ms);
+  json["sample_ms"] = stats.sample_ms;
+  json["ttft_ms"] = ttft_ms;
+  json["decode_ms"] = stats.decode_ms;
+  json["n_decoded"] = stats.n_decoded;
+  json["decode_tokens_per_second"] = per_second(static_cast<double>(stats.n_decoded), stats.decode_ms);
+  json["token_layers"] = stats.token_layers;
+  json["cache_bytes"] = stats.cache_bytes;
+  json["cache_bytes_full"] = stats.cache_bytes_full;
+  json["coverage"] = optional_json(stats.coverage);
+  json["peak_rss_bytes"] = stats.peak_rss;
+  return dump(json, 2);
+}
+
+}  // namespace fastkv

@@ -1,0 +1,129 @@
+// The progress bar, the progress lines, and JSON lines.
+#include "common/progress.hpp"
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "common/format.hpp"
+#include "fastkv/report.hpp"
+
+namespace fastkv::tools {
+
+namespace {
+
+constexpr double kQuietMs = 1000;       // stages shorter than this say nothing
+constexpr double kLineEveryMs = 30000;  // without a terminal: a line at least this often
+constexpr auto kRedraw = std::chrono::milliseconds(100);
+
+const char* verb(Progress::Stage stage) {
+  switch (stage) {
+    case Progress::Stage::load:
+      return "loading";
+    case Progress::Stage::prefill:
+      return "prompt";
+    case Progress::Stage::decode:
+      return "generating";
+  }
+  return "";
+}
+
+/// "1234/5000 tokens, 345.6 tokens/s, ETA 12s"; what is not known is left out. Prefill goes layer by layer, so its
+/// tokens/s is the share of the work done times the prompt's length.
+std::string figures(const Progress& progress) {
+  const double seconds = progress.time_ms / 1000, total = static_cast<double>(progress.total);
+  std::string text;
+  if (progress.stage == Progress::Stage::load) {
+    text = format_bytes(static_cast<std::size_t>(progress.processed)) + " of " +
+           format_bytes(static_cast<std::size_t>(progress.total));
+  } else if (progress.stage == Progress::Stage::prefill) {
+    text = format("%lld tokens, layer %d", static_cast<long long>(progress.total), progress.layer);
+    if (seconds > 0) text += format(", %.1f tokens/s", progress.fraction * total / seconds);
+  } else {
+    text = format("%lld tokens", static_cast<long long>(progress.processed));
+    if (seconds > 0) text += format(", %.1f tokens/s", static_cast<double>(progress.processed) / seconds);
+  }
+  const bool endless = progress.total <= 0;
+  if (!endless && progress.fraction > 0 && progress.fraction < 1) {
+    text += ", ETA " + format_duration(seconds * (1 - progress.fraction) / progress.fraction);
+  }
+  return text;
+}
+
+}  // namespace
+
+void ProgressReport::declare(CommandLine& command) {
+  command.choice<Mode, Mode>(
+      "--progress", mode_, {{"auto", Mode::automatic}, {"on", Mode::on}, {"off", Mode::off}, {"json", Mode::json}},
+      "on stderr: a bar on a terminal, elsewhere a line per 10 % or 30 s (auto, after one second; "
+      "on, from the start), or JSON lines");
+}
+
+void ProgressReport::start(Log& log, bool text_on_screen) {
+  log_ = &log;
+  terminal_ = isatty(STDERR_FILENO);
+  text_on_screen_ = text_on_screen;
+  log.before_line = [this] { wipe(); };
+}
+
+void ProgressReport::update(const Progress& progress) {
+  const bool new_stage = progress.stage != last_.stage || progress.time_ms < last_.time_ms;
+  last_ = progress;
+  if (new_stage) {
+    last_tenth_ = 0;
+    last_printed_ms_ = 0;
+    wipe();
+  }
+  if (mode_ == Mode::off || !log_) return;
+  if (mode_ == Mode::json) {
+    // one line of the stream at a time, whatever -lv says: the caller asked for them
+    std::fprintf(stderr, "%s\n", progress_json(progress).c_str());
+    return;
+  }
+  if (!log_->shows(Level::info) || (mode_ == Mode::automatic && progress.time_ms < kQuietMs)) return;
+  if (terminal_) {
+    draw(progress);
+  } else {
+    print(progress);
+  }
+}
+
+void ProgressReport::draw(const Progress& progress) {
+  const Clock::time_point now = Clock::now();
+  if (now - last_output_ < kRedraw) return;
+  if (progress.stage == Progress::Stage::decode && text_on_screen_) return;
+  last_output_ = now;
+  winsize size{};
+  const int columns = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+  std::string text = format("%-10s ", verb(progress.stage));
+  if (progress.total > 0) {
+    const int width = std::clamp(columns - 70, 10, 40);
+    const int filled = std::clamp(static_cast<int>(progress.fraction * width), 0, width);
+    text += "[" + std::string(filled, '#') + std::string(width - filled, '.') + "] " +
+            format("%3.0f %% ", 100 * std::clamp(progress.fraction, 0.0, 1.0));
+  }
+  text += figures(progress);
+  if (static_cast<int>(text.size()) >= columns) text.resize(columns - 1);  // a wrapped line cannot be wiped
+  std::fprintf(stderr, "\r%s\x1b[K", text.c_str());
+  drawn_ = true;
+}
+
+void ProgressReport::print(const Progress& progress) {
+  const int tenth = static_cast<int>(progress.fraction * 10);
+  const bool endless = progress.total <= 0;
+  if ((endless || tenth <= last_tenth_) && progress.time_ms - last_printed_ms_ < kLineEveryMs) return;
+  last_tenth_ = tenth;
+  last_printed_ms_ = progress.time_ms;
+  const std::string share = endless ? "" : format("%3.0f %%  ", 100 * progress.fraction);
+  log_->info(std::string(verb(progress.stage)) + ": " + share + figures(progress));
+}
+
+void ProgressReport::wipe() {
+  if (!drawn_) return;
+  std::fputs("\r\x1b[K", stderr);
+  drawn_ = false;
+}
+
+}  // namespace fastkv::tools

@@ -1,0 +1,40 @@
+// Progress on stderr: a bar on a terminal, lines elsewhere, JSON on request.
+#pragma once
+
+#include <chrono>
+#include <string>
+
+#include "common/log.hpp"
+#include "fastkv/engine.hpp"
+
+namespace fastkv::tools {
+
+class ProgressReport {
+ public:
+  /// --progress.
+  void declare(CommandLine& command);
+  /// `text_on_screen`: stdout is a terminal, so nothing may be drawn while text is generated.
+  void start(Log& log, bool text_on_screen);
+
+  void update(const Progress& progress);
+  /// Takes the bar off the screen.
+  void wipe();
+
+  /// The last report, for the summary of a run that was stopped.
+  const Progress& last() const { return last_; }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  enum class Mode { automatic, on, off, json } mode_ = Mode::automatic;
+  void draw(const Progress& progress);
+  void print(const Progress& progress);
+
+  Log* log_ = nullptr;
+  bool terminal_ = false, text_on_screen_ = false, drawn_ = false;
+  Progress last_{};
+  Clock::time_point last_output_{};
+  double last_printed_ms_ = 0;
+  int last_tenth_ = 0;
+};
+
+}  // namespace fastkv::tools

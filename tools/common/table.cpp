@@ -1,0 +1,28 @@
+// Tables of text with aligned columns.
+#include "common/table.hpp"
+
+#include <algorithm>
+
+namespace fastkv::tools {
+
+std::string Table::text() const {
+  std::vector<std::size_t> widths(rows_.front().size());
+  for (const auto& row : rows_) {
+    for (std::size_t c = 0; c < row.size(); ++c) widths[c] = std::max(widths[c], row[c].size());
+  }
+  std::string text;
+  for (std::size_t r = 0; r < rows_.size(); ++r) {
+    std::string line, rule;
+    for (std::size_t c = 0; c < rows_[r].size(); ++c) {
+      const std::string& cell = rows_[r][c];
+      const std::string padding(widths[c] - cell.size(), ' ');
+      line += (c ? "  " : "") + (c ? padding + cell : cell + padding);
+      rule += (c ? "  " : "") + std::string(widths[c], '-');
+    }
+    line.erase(line.find_last_not_of(' ') + 1);
+    text += line + "\n" + (r == 0 ? rule + "\n" : "");
+  }
+  return text;
+}
+
+}  // namespace fastkv::tools
