@@ -114,13 +114,15 @@ class Backend {
   virtual const BackendInfo& info() const = 0;
   /// The cache type that CacheType::automatic means, or `type` itself if the head size allows it (invalid_option).
   virtual CacheType resolve_cache_type(CacheType type, const char* flag) const = 0;
-  /// Bytes for a prompt of n rows; needs no load().
-  virtual BackendMemory memory(std::int64_t n_prompt) const = 0;
+  /// Bytes for a prompt of n rows of which the last `score_rows` score each layer's keys; needs no load().
+  virtual BackendMemory memory(std::int64_t n_prompt, std::int64_t score_rows) const = 0;
   /// Bytes of a cache row of one stored head, K and V together.
   virtual std::size_t cache_row_bytes(const CacheFormat& format) const = 0;
 
-  /// Packs the weights; `work` counts file bytes.
-  virtual void load(const ModelTensors& tensors, RunControl& control) = 0;
+  /// Packs the weights, tensor by tensor; `packed` is called for each that is no longer needed in the file. `work` counts
+  /// file bytes.
+  virtual void load(const ModelTensors& tensors, const std::function<void(const TensorView&)>& packed,
+                    RunControl& control) = 0;
 
   // ---- prefill -----------------------------------------------------------------------------------------------------
   /// x = token embeddings [n, D]; row i has position positions[i].

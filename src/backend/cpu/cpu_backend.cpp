@@ -1,0 +1,261 @@
+// Setting up the CPU backend: kernels, threads, memory; and the operations that are one call below.
+#include "backend/cpu/cpu_backend.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <numeric>
+
+#include "core/check.hpp"
+
+namespace fastkv::cpu {
+namespace {
+
+std::int64_t round_up(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
+
+// Compute::automatic: what most of the weights are.
+Compute resolve_compute(Compute wanted, const ModelTensors& tensors) {
+  if (wanted != Compute::automatic) return wanted;
+  std::map<Compute, double> weights;
+  for (const LayerTensors& l : tensors.layers)
+    for (const TensorView* t : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down}) {
+      const Compute natural = t->type == DType::f32                              ? Compute::f32
+                              : t->type == DType::f16 || t->type == DType::bf16 ? Compute::bf16
+                                                                                 : Compute::int8;
+      weights[natural] += double(t->rows) * double(t->cols);
+    }
+  Compute best = Compute::f32;
+  for (const auto& [compute, count] : weights)
+    if (count > weights[best]) best = compute;
+  return best;
+}
+
+const char* compute_name(Compute compute) {
+  switch (compute) {
+    case Compute::f32: return "f32";
+    case Compute::bf16: return "bf16";
+    case Compute::int8: return "int8";
+    case Compute::automatic: break;
+  }
+  return "auto";
+}
+
+template <class T>
+const T& as(const auto& handle) {
+  return static_cast<const T&>(handle);
+}
+
+}  // namespace
+
+CpuBackend::CpuBackend(const EngineOptions& options, const ModelConfig& config, const ModelTensors& tensors)
+    : config_(config),
+      shape_{config.n_head, config.n_head_kv, config.head_dim, config.attention_scale},
+      huge_pages_(options.huge_pages),
+      lock_weights_(options.load_mode == LoadMode::mlock),
+      keep_panels_(options.panels == PrefillPanels::keep),
+      tile_rows_(options.tile_rows) {
+  check(config.head_dim % 8 == 0 && config.head_dim <= kMaxHeadDim, ErrorCode::unsupported,
+        "head size ", config.head_dim, ": expected a multiple of 8 up to ", kMaxHeadDim);
+  check(options.tile_rows >= 0 && options.tile_rows <= 4096, ErrorCode::invalid_option, "-ub ", options.tile_rows,
+        ": expected 1..4096 token rows per tile, or 0 to choose");
+  simd::Isa isa;
+  char message[256];
+  check(simd::choose_isa(options.isa.empty() ? nullptr : options.isa.c_str(), isa, message), ErrorCode::invalid_option,
+        message);
+  arithmetic_.kernels = &simd::kernels(isa);
+  arithmetic_.compute = resolve_compute(options.compute, tensors);
+  check(options.gemm != Gemm::openblas || options.compute == Compute::f32 || arithmetic_.compute == Compute::f32 ||
+            options.compute == Compute::automatic,
+        ErrorCode::invalid_option, "--gemm openblas computes in float32: expected --compute f32, found ",
+        compute_name(options.compute));
+  if (options.gemm == Gemm::openblas) arithmetic_.compute = Compute::f32;
+  if (arithmetic_.compute == Compute::f32 && options.gemm != Gemm::native) arithmetic_.blas = &OpenBlas::load(isa);
+
+  weight_bytes_ = Weights::packed_bytes(tensors);
+  largest_tensor_ = Weights::largest_tensor(tensors);
+  const Topology topology = Topology::detect();
+  const int batch = options.threads_batch > 0 || options.threads == 0 ? options.threads_batch : options.threads;
+  plan_batch_ = plan_threads(topology, batch, options.numa, options.cpus, weight_bytes_);
+  plan_ = plan_threads(topology, options.threads, options.numa, options.cpus, weight_bytes_);
+  team_batch_ = std::make_shared<ThreadTeam>(plan_batch_.cpus);
+  team_ = plan_.cpus == plan_batch_.cpus ? team_batch_ : std::make_shared<ThreadTeam>(plan_.cpus);
+  team_batch_->run([&](int) { bind_memory(plan_batch_); });
+  if (team_ != team_batch_) team_->run([&](int) { bind_memory(plan_); });
+
+  const auto half_bytes = [&](std::initializer_list<const TensorView*> views) {
+    std::size_t total = 0;
+    for (const TensorView* v : views) {
+      const std::size_t n = std::size_t(round_up(v->rows, simd::kLanes)) * std::size_t(round_up(v->cols, simd::kGroup));
+      // int8: a byte a weight, float scales per 16 or 32 and mins per 32 at most
+      total += arithmetic_.compute == Compute::int8 ? n + n / 4 + n / 8 : n * (arithmetic_.compute == Compute::f32 ? 4 : 2);
+    }
+    return total;
+  };
+  for (const LayerTensors& l : tensors.layers) {
+    const std::size_t kv = half_bytes({&l.k, &l.v}), finish = half_bytes({&l.q, &l.o, &l.gate, &l.up, &l.down});
+    panel_bytes_key_value_ = keep_panels_ ? panel_bytes_key_value_ + kv : std::max(panel_bytes_key_value_, kv);
+    panel_bytes_finish_ = keep_panels_ ? panel_bytes_finish_ + finish : std::max(panel_bytes_finish_, finish);
+  }
+
+  info_.isa = simd::name(isa);
+  info_.compute = compute_name(arithmetic_.compute);
+  info_.gemm = arithmetic_.blas ? "openblas " + arithmetic_.blas->core() : "native";
+  info_.threads = team_->size();
+  info_.threads_batch = team_batch_->size();
+  info_.threads_reason = plan_.reason;
+  info_.numa = topology.nodes.size() == 1 ? "one memory node"
+                                          : concat(topology.nodes.size(), " memory nodes, ", plan_.nodes.size(), " used");
+}
+
+CacheType CpuBackend::resolve_cache_type(CacheType type, const char* flag) const {
+  if (type == CacheType::automatic) return arithmetic_.compute == Compute::f32 ? CacheType::f32 : CacheType::f16;
+  check(type != CacheType::q8_0 || shape_.d % 32 == 0, ErrorCode::invalid_option, flag,
+        " q8_0: expected a head size that is a multiple of 32, found ", shape_.d);
+  return type;
+}
+
+std::int64_t CpuBackend::tile_rows(std::int64_t n) const {
+  if (tile_rows_ > 0) return tile_rows_;
+  // Weights stream from memory once per tile: 128 rows are 256 operations a byte. Short prompts get smaller tiles so
+  // that there are several for the threads; a function of n alone, so that results do not depend on the threads.
+  return std::clamp<std::int64_t>(round_up((n + 7) / 8, 16), 32, 128);
+}
+
+BackendMemory CpuBackend::memory(std::int64_t n, std::int64_t score_rows) const {
+  const std::size_t rows = std::size_t(n), d = std::size_t(shape_.d);
+  BackendMemory m;
+  m.weights = weight_bytes_;
+  m.load_extra = largest_tensor_;
+  m.hidden = rows * (std::size_t(config_.n_embd) + d) * sizeof(float);
+  m.layer_kv = 2 * rows * std::size_t(config_.kv_dim()) * sizeof(float) + key_panel_bytes(arithmetic_, shape_, n) +
+               value_panel_bytes(arithmetic_, shape_, n);
+  m.scratch = panel_bytes_key_value_ + panel_bytes_finish_ +
+              std::size_t(info_.threads_batch) * Tile::bytes(arithmetic_, config_, shape_, tile_rows(n)) +
+              NarrowLayer::bytes(arithmetic_, config_, info_.threads, 1) + std::size_t(config_.n_vocab) * sizeof(float) +
+              (score_rows ? window_score_bytes(shape_, score_rows, n) : 0);
+  return m;
+}
+
+std::size_t CpuBackend::cache_row_bytes(const CacheFormat& format) const {
+  return simd::row_bytes(row_type(format.k), shape_.d) + simd::row_bytes(row_type(format.v), shape_.d);
+}
+
+void CpuBackend::load(const ModelTensors& tensors, const std::function<void(const TensorView&)>& packed,
+                      RunControl& control) {
+  weights_ = pack_weights(tensors, *team_batch_, huge_pages_, packed, control);
+  if (lock_weights_) weights_.lock();
+}
+
+void CpuBackend::rope_table(const std::vector<std::int32_t>& positions, float* cos_sin) const {
+  const std::size_t half = std::size_t(shape_.d) / 2;
+  for (std::size_t i = 0; i < positions.size(); ++i)
+    for (std::size_t j = 0; j < half; ++j) {
+      const double angle = double(positions[i]) * config_.rope_inv_freq[j];   // double: positions reach 10^6
+      cos_sin[(i * half + j) * 2] = float(std::cos(angle)) * config_.rope_magnitude;
+      cos_sin[(i * half + j) * 2 + 1] = float(std::sin(angle)) * config_.rope_magnitude;
+    }
+}
+
+std::unique_ptr<Hidden> CpuBackend::embed(std::span<const std::int32_t> tokens, std::vector<std::int32_t> positions,
+                                          RunControl& control) {
+  auto x = std::make_unique<CpuHidden>();
+  const std::size_t n = tokens.size(), d = std::size_t(config_.n_embd);
+  x->x = Array<float>(n * d, "residual stream", huge_pages_);
+  x->cos_sin = Array<float>(n * std::size_t(shape_.d), "rotation table");
+  x->positions = std::move(positions);
+  constexpr std::int64_t kRows = 64;
+  WorkQueue queue((std::int64_t(n) + kRows - 1) / kRows);
+  team_batch_->run([&](int thread) {
+    for (std::int64_t item; (item = queue.next()) >= 0 && !control.stopping();) {
+      const std::size_t begin = std::size_t(item * kRows), end = std::min(n, begin + kRows);
+      for (std::size_t i = begin; i < end; ++i) weights_.token_embd.read_row(tokens[i], x->x.data() + i * d);
+      rope_table({x->positions.begin() + std::ptrdiff_t(begin), x->positions.begin() + std::ptrdiff_t(end)},
+                 x->cos_sin.data() + begin * std::size_t(shape_.d));
+      if (thread == 0) control.poll();
+    }
+  });
+  control.throw_if_stopped();
+  return x;
+}
+
+void CpuBackend::gather(Hidden& hidden, const Selection& selection) {
+  auto& x = static_cast<CpuHidden&>(hidden);
+  const auto& rows = as<CpuSelection>(selection).rows[0];
+  const std::size_t width = std::size_t(config_.n_embd), d = std::size_t(shape_.d);
+  Array<float> kept(rows.size() * width, "residual stream", huge_pages_), cos_sin(rows.size() * d, "rotation table");
+  std::vector<std::int32_t> positions;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const std::size_t from = std::size_t(rows[i]);
+    std::memcpy(kept.data() + i * width, x.x.data() + from * width, width * sizeof(float));
+    std::memcpy(cos_sin.data() + i * d, x.cos_sin.data() + from * d, d * sizeof(float));
+    positions.push_back(x.positions[from]);
+  }
+  x.x = std::move(kept);
+  x.cos_sin = std::move(cos_sin);
+  x.positions = std::move(positions);
+}
+
+void CpuBackend::logits(const Hidden& hidden, std::int64_t rows, float* out, RunControl& control) {
+  const auto& x = as<CpuHidden>(hidden);
+  constexpr std::int64_t kRows = 32;   // share one read of the output head
+  const std::int64_t first = x.n() - rows, width = config_.n_embd;
+  for (std::int64_t begin = 0; begin < rows; begin += kRows) {
+    const std::int64_t m = std::min(kRows, rows - begin);
+    NarrowLayer narrow(arithmetic_, config_, *team_batch_, m);
+    std::memcpy(narrow.x(), x.x.data() + (first + begin) * width, std::size_t(m * width) * sizeof(float));
+    team_batch_->run([&](int thread) { narrow.output_head(thread, weights_, out + begin * config_.n_vocab); });
+    control.poll();
+    control.throw_if_stopped();
+  }
+}
+
+std::unique_ptr<Scores> CpuBackend::window_scores(int, const LayerState& state, std::int64_t window, std::int64_t drop,
+                                                  RunControl& control) {
+  return cpu::window_scores({arithmetic_, shape_, *team_batch_, control}, as<CpuLayerState>(state), window, drop);
+}
+std::unique_ptr<Scores> CpuBackend::pool(const Scores& scores, Pooling pooling, int kernel) {
+  return cpu::pool(*team_batch_, as<CpuScores>(scores), pooling, kernel);
+}
+std::unique_ptr<Scores> CpuBackend::reduce_heads(const Scores& scores, int groups, GroupReduce reduce) {
+  return cpu::reduce_heads(*team_batch_, as<CpuScores>(scores), groups, reduce);
+}
+std::unique_ptr<Selection> CpuBackend::top_k(const Scores& scores, std::int64_t n, std::int64_t k, std::int64_t first,
+                                             std::int64_t last) {
+  return cpu::top_k(*team_batch_, as<CpuScores>(scores), n, k, first, last);
+}
+
+std::unique_ptr<Selection> CpuBackend::select_all(std::int64_t n, int heads) {
+  auto selection = std::make_unique<CpuSelection>();
+  selection->heads = heads;
+  std::vector<std::int32_t> all(static_cast<std::size_t>(n));
+  std::iota(all.begin(), all.end(), 0);
+  selection->rows.assign(std::size_t(heads), all);
+  return selection;
+}
+std::unique_ptr<Selection> CpuBackend::select_last(std::int64_t n, std::int64_t rows) {
+  auto selection = std::make_unique<CpuSelection>();
+  selection->heads = 1;
+  selection->rows.emplace_back(static_cast<std::size_t>(rows));
+  std::iota(selection->rows[0].begin(), selection->rows[0].end(), std::int32_t(n - rows));
+  return selection;
+}
+
+std::vector<std::int32_t> CpuBackend::read(const Selection& selection, int head) {
+  return as<CpuSelection>(selection).rows[std::size_t(head)];
+}
+std::vector<float> CpuBackend::read(const Scores& scores) {
+  const auto& s = as<CpuScores>(scores).s;
+  return {s.data(), s.data() + s.size()};
+}
+double CpuBackend::coverage(const Scores& raw, const Selection& keep, std::int64_t window) {
+  return cpu::coverage(as<CpuScores>(raw), as<CpuSelection>(keep), window);
+}
+
+std::unique_ptr<LayerCache> CpuBackend::store(const LayerState& state, const Selection& keep, const CacheFormat& format,
+                                              RunControl&) {
+  return cpu::store(*arithmetic_.kernels, *team_batch_, shape_, as<CpuLayerState>(state), as<CpuSelection>(keep), format,
+                    huge_pages_);
+}
+
+}  // namespace fastkv::cpu

@@ -1,0 +1,105 @@
+// The CPU backend: tiles of rows and panels of weights, spread over pinned threads, on the kernels of simd/.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "backend/backend.hpp"
+#include "backend/cpu/attention.hpp"
+#include "backend/cpu/layer_cache.hpp"
+#include "backend/cpu/narrow_layer.hpp"
+#include "backend/cpu/weights.hpp"
+#include "runtime/parallel.hpp"
+#include "runtime/topology.hpp"
+
+namespace fastkv::cpu {
+
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(const EngineOptions& options, const ModelConfig& config, const ModelTensors& tensors);
+
+  const BackendInfo& info() const override { return info_; }
+  CacheType resolve_cache_type(CacheType type, const char* flag) const override;
+  BackendMemory memory(std::int64_t n_prompt, std::int64_t score_rows) const override;
+  std::size_t cache_row_bytes(const CacheFormat& format) const override;
+  void load(const ModelTensors& tensors, const std::function<void(const TensorView&)>& packed,
+            RunControl& control) override;
+
+  std::unique_ptr<Hidden> embed(std::span<const std::int32_t> tokens, std::vector<std::int32_t> positions,
+                                RunControl& control) override;
+  std::unique_ptr<LayerState> begin_layer(int layer, const Hidden& x, const ScoreNeeds& needs,
+                                          RunControl& control) override;
+  void finish_layer(int layer, Hidden& x, const LayerState& state, const Selection* next, RunControl& control) override;
+  void logits(const Hidden& x, std::int64_t rows, float* out, RunControl& control) override;
+  void gather(Hidden& x, const Selection& rows) override;
+
+  std::unique_ptr<Scores> window_scores(int layer, const LayerState& state, std::int64_t window, std::int64_t drop,
+                                        RunControl& control) override;
+  std::unique_ptr<Scores> pool(const Scores& scores, Pooling pooling, int kernel) override;
+  std::unique_ptr<Scores> reduce_heads(const Scores& scores, int groups, GroupReduce reduce) override;
+  std::unique_ptr<Selection> top_k(const Scores& scores, std::int64_t n, std::int64_t k, std::int64_t first,
+                                   std::int64_t last) override;
+  std::unique_ptr<Selection> select_all(std::int64_t n, int heads) override;
+  std::unique_ptr<Selection> select_last(std::int64_t n, std::int64_t rows) override;
+  std::vector<std::int32_t> read(const Selection& selection, int head) override;
+  std::vector<float> read(const Scores& scores) override;
+  double coverage(const Scores& raw, const Selection& keep, std::int64_t window) override;
+
+  std::unique_ptr<LayerCache> store(const LayerState& state, const Selection& keep, const CacheFormat& format,
+                                    RunControl& control) override;
+  void decode_step(std::span<const SequenceStep> sequences, float* logits, RunControl& control) override;
+
+ private:
+  /// Work space of one thread for a tile of `rows` rows.
+  struct Tile {
+    Tile(const Arithmetic& arithmetic, const ModelConfig& config, const AttentionShape& shape, std::int64_t rows);
+    static std::size_t bytes(const Arithmetic& arithmetic, const ModelConfig& config, const AttentionShape& shape,
+                             std::int64_t rows);
+    RowTile input;
+    AttentionTile attention;
+    Array<float> normed;          ///< [rows, D]
+    Array<float> q, attended;     ///< [rows, H·d padded to 16], [rows, H·d]
+    Array<float> gate, up;        ///< [rows, F padded to 16]
+    Array<float> out;             ///< [rows, D padded to 16]
+    Array<float> panel;           ///< [K32][16], for unpacking
+  };
+
+  std::int64_t tile_rows(std::int64_t n) const;
+  void make_tiles(std::int64_t rows);
+  static std::vector<const PackedTensor*> key_value_weights(const LayerWeights& layer);
+  static std::vector<const PackedTensor*> finish_weights(const LayerWeights& layer);
+  /// One half's panels of one layer, in a buffer that the next layer takes over unless panels are kept.
+  struct LayerPanels {
+    Buffer memory;
+    std::unique_ptr<PanelSet> set;
+    int layer = -1;               ///< whose weights are unpacked; −1: none
+  };
+  LayerPanels& panels(std::vector<LayerPanels>& half, int layer, const std::vector<const PackedTensor*>& weights);
+  /// state.score_q = rotated queries of the last `rows` rows.
+  void score_queries(const LayerWeights& layer, const CpuHidden& x, CpuLayerState& state, std::int64_t rows);
+  void finish_narrow(const LayerWeights& layer, CpuHidden& x, const CpuLayerState& state,
+                     const std::vector<std::int32_t>& rows, RunControl& control);
+  void finish_wide(int layer, CpuHidden& x, const CpuLayerState& state, const std::vector<std::int32_t>* rows,
+                   RunControl& control);
+  void rope_table(const std::vector<std::int32_t>& positions, float* cos_sin) const;
+
+  ModelConfig config_;
+  BackendInfo info_;
+  Arithmetic arithmetic_;
+  AttentionShape shape_;
+  HugePages huge_pages_;
+  bool lock_weights_ = false;
+  bool keep_panels_ = false;
+  int tile_rows_ = 0;
+  std::size_t weight_bytes_ = 0, largest_tensor_ = 0;
+  std::size_t panel_bytes_key_value_ = 0, panel_bytes_finish_ = 0;  ///< of one layer, the largest
+  ThreadPlan plan_batch_, plan_;
+  std::shared_ptr<ThreadTeam> team_batch_, team_;   ///< prompt, generation; the same if the counts are
+  Weights weights_;
+  std::vector<std::unique_ptr<Tile>> tiles_;        ///< [threads_batch], for tiles_rows_ rows
+  std::int64_t tiles_rows_ = 0;
+  std::vector<LayerPanels> panels_key_value_, panels_finish_;   ///< [1], or [N] when kept
+  std::unique_ptr<NarrowLayer> narrow_;             ///< of the last decode step, for as many rows
+};
+
+}  // namespace fastkv::cpu

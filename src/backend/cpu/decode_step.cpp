@@ -1,0 +1,158 @@
+// One decode step: all layers and the output head inside one parallel region.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <deque>
+
+#include "backend/cpu/cpu_backend.hpp"
+#include "core/check.hpp"
+
+namespace fastkv::cpu {
+namespace {
+
+// Keys of one attention item. Fixed, and items are combined in order, so that the result does not depend on the threads.
+constexpr std::int64_t kChunk = 512;
+
+// One row of the step.
+struct Row {
+  const SequenceStep* sequence;
+  std::int64_t ahead;   // rows of the same step after this one, which it must not see
+};
+
+CpuLayerCache& cache_of(const Row& row, int layer) {
+  return static_cast<CpuLayerCache&>(*row.sequence->layers[std::size_t(layer)]);
+}
+
+}  // namespace
+
+void CpuBackend::decode_step(std::span<const SequenceStep> sequences, float* out, RunControl& control) {
+  std::vector<Row> rows;
+  std::vector<std::int32_t> positions, tokens;
+  for (const SequenceStep& s : sequences) {
+    check(s.layers.size() == std::size_t(config_.n_layer) && !s.tokens.empty(), ErrorCode::internal,
+          "decode_step: ", s.layers.size(), " layers, ", s.tokens.size(), " tokens");
+    for (std::size_t i = 0; i < s.tokens.size(); ++i) {
+      rows.push_back({&s, std::int64_t(s.tokens.size() - 1 - i)});
+      positions.push_back(std::int32_t(s.first_position + std::int64_t(i)));
+      tokens.push_back(s.tokens[i]);
+    }
+    for (const auto& layer : s.layers) static_cast<CpuLayerCache&>(*layer).append(std::int64_t(s.tokens.size()));
+  }
+  const std::int64_t m = std::int64_t(rows.size()), d = shape_.d, q_dim = config_.q_dim(), kv_dim = config_.kv_dim();
+  const int heads = shape_.heads, group = shape_.group();
+  const simd::KernelTable& kt = *arithmetic_.kernels;
+  if (!narrow_ || narrow_->rows() != m) narrow_ = std::make_unique<NarrowLayer>(arithmetic_, config_, *team_, m);
+  NarrowLayer& narrow = *narrow_;
+  std::vector<float> cos_sin(std::size_t(m * d));
+  rope_table(positions, cos_sin.data());
+
+  // Attention items of a layer: (row, stored head, chunk of keys); each leaves maximum, sum and weighted values of the
+  // query heads that share the stored head.
+  std::int64_t longest = 0;
+  for (const Row& row : rows)
+    for (int l = 0; l < config_.n_layer; ++l)
+      for (int h = 0; h < cache_of(row, l).heads(); ++h) longest = std::max(longest, cache_of(row, l).length(h));
+  const std::int64_t chunks = (longest + kChunk - 1) / kChunk;
+  std::vector<float> weighted(std::size_t(m * heads * chunks * d));                    // [row][stored][chunk][reader][d]
+  std::vector<float> maximum(std::size_t(m * heads * chunks)), sum(maximum.size());    // [row][head][chunk]
+  std::vector<float> scores(std::size_t(team_->size()) * std::size_t(group * kChunk));
+  const auto partial_of = [&](std::int64_t row, int head, std::int64_t chunk) {
+    return std::size_t((row * heads + head) * chunks + chunk);
+  };
+  const auto weighted_of = [&](std::int64_t row, int head, std::int64_t chunk, int readers) {
+    return weighted.data() + ((row * heads + head / readers * readers) * chunks + chunk * readers + head % readers) * d;
+  };
+  const auto visible = [&](const Row& row, int layer, int stored) {
+    return cache_of(row, layer).length(stored) - row.ahead;
+  };
+
+  std::deque<WorkQueue> item_queues;
+  for (int l = 0; l < config_.n_layer; ++l) item_queues.emplace_back(m * heads * chunks);
+
+  const auto attend = [&](int layer, int thread) {
+    // rotate q and k; append k and v, rounded, to every stored head of the key/value head
+    const Range mine = split(m * shape_.heads_kv, team_->size(), thread);
+    for (std::int64_t item = mine.begin; item < mine.end; ++item) {
+      const std::int64_t row = item / shape_.heads_kv, kv = item % shape_.heads_kv;
+      CpuLayerCache& cache = cache_of(rows[std::size_t(row)], layer);
+      float* key = narrow.k() + row * kv_dim + kv * d;
+      kt.rope(key, cos_sin.data() + row * d, 1, shape_.d);
+      kt.rope(narrow.q() + row * q_dim + kv * group * d, cos_sin.data() + row * d, group, shape_.d);
+      const int sharing = cache.heads() / shape_.heads_kv;
+      for (int h = int(kv) * sharing; h < (int(kv) + 1) * sharing; ++h) {
+        const std::int64_t at = visible(rows[std::size_t(row)], layer, h) - 1;
+        kt.encode_row(cache.k_type(), key, shape_.d, cache.key(h, at));
+        kt.encode_row(cache.v_type(), narrow.v() + row * kv_dim + kv * d, shape_.d, cache.value(h, at));
+      }
+    }
+    team_->barrier();
+    for (std::int64_t item; (item = item_queues[std::size_t(layer)].next()) >= 0;) {
+      const std::int64_t row = item / (heads * chunks), chunk = item % chunks;
+      const int stored = int(item / chunks % heads);
+      CpuLayerCache& cache = cache_of(rows[std::size_t(row)], layer);
+      const int readers = heads / cache.heads();   // query heads that read one stored head: G or 1
+      if (stored >= cache.heads()) continue;
+      const std::int64_t first = chunk * kChunk, n = std::min(visible(rows[std::size_t(row)], layer, stored) - first, kChunk);
+      if (n <= 0) continue;
+      float* s = scores.data() + std::int64_t(thread) * group * kChunk;
+      const float* q = narrow.q() + row * q_dim + std::int64_t(stored) * readers * d;
+      kt.attend_keys(cache.k_type(), q, readers, cache.key(stored, first), cache.k_stride(), n, shape_.d, shape_.scale, s,
+                     kChunk);
+      for (int g = 0; g < readers; ++g) {
+        const std::size_t at = partial_of(row, stored * readers + g, chunk);
+        maximum[at] = kt.row_max(s + g * kChunk, n);
+        sum[at] = kt.exp_sum(s + g * kChunk, n, 1.0f, maximum[at]);
+      }
+      float* o = weighted_of(row, stored * readers, chunk, readers);
+      std::fill_n(o, readers * d, 0.0f);
+      kt.attend_values(cache.v_type(), s, kChunk, readers, cache.value(stored, first), cache.v_stride(), n, shape_.d, o);
+    }
+    team_->barrier();
+    // o = Σ_c exp(m_c − m)·o_c / Σ_c exp(m_c − m)·l_c, chunks in order
+    const Range combine = split(m * heads, team_->size(), thread);
+    for (std::int64_t item = combine.begin; item < combine.end; ++item) {
+      const std::int64_t row = item / heads;
+      const int head = int(item % heads);
+      const CpuLayerCache& cache = cache_of(rows[std::size_t(row)], layer);
+      const std::int64_t n = visible(rows[std::size_t(row)], layer, head * cache.heads() / heads);
+      const std::int64_t used = (n + kChunk - 1) / kChunk;
+      const std::size_t at = partial_of(row, head, 0);
+      const float max = kt.row_max(maximum.data() + at, used);
+      float total = 0;
+      float* o = narrow.attention() + row * q_dim + head * d;
+      std::fill_n(o, d, 0.0f);
+      for (std::int64_t c = 0; c < used; ++c) {
+        const float weight = std::exp(maximum[at + std::size_t(c)] - max);
+        total += weight * sum[at + std::size_t(c)];
+        kt.axpy(weight, weighted_of(row, head, c, heads / cache.heads()), d, o);
+      }
+      kt.scale(o, 1.0f / total, d);
+    }
+    team_->barrier();
+  };
+
+  std::vector<float> all_logits;   // of every row, when some are not the last of their sequence
+  const bool every_row_counts = m == std::int64_t(sequences.size());
+  if (!every_row_counts) all_logits.resize(std::size_t(m) * std::size_t(config_.n_vocab));
+  for (std::int64_t i = 0; i < m; ++i)
+    weights_.token_embd.read_row(tokens[std::size_t(i)], narrow.x() + i * config_.n_embd);
+  team_->run([&](int thread) {
+    for (int layer = 0; layer < config_.n_layer; ++layer) {
+      const LayerWeights& weights = weights_.layers[std::size_t(layer)];
+      narrow.project(thread, weights, true);
+      attend(layer, thread);
+      narrow.output_and_mlp(thread, weights);
+      if (thread == 0) control.poll();
+    }
+    narrow.output_head(thread, weights_, every_row_counts ? out : all_logits.data());
+  });
+  std::int64_t last = -1;
+  for (std::size_t s = 0; s < sequences.size() && !every_row_counts; ++s) {
+    last += std::int64_t(sequences[s].tokens.size());
+    std::memcpy(out + s * std::size_t(config_.n_vocab), all_logits.data() + last * config_.n_vocab,
+                std::size_t(config_.n_vocab) * sizeof(float));
+  }
+  control.throw_if_stopped();
+}
+
+}  // namespace fastkv::cpu

@@ -1,0 +1,100 @@
+// Storing, growing and reading the cache of a layer.
+#include "backend/cpu/layer_cache.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+#include "core/check.hpp"
+
+namespace fastkv::cpu {
+
+simd::RowType row_type(CacheType type) {
+  switch (type) {
+    case CacheType::f32: return simd::RowType::f32;
+    case CacheType::f16: return simd::RowType::f16;
+    case CacheType::bf16: return simd::RowType::bf16;
+    case CacheType::q8_0: return simd::RowType::q8_0;
+    case CacheType::automatic: break;
+  }
+  fail(ErrorCode::internal, "row_type: unresolved cache type");
+}
+
+CpuLayerCache::CpuLayerCache(const simd::KernelTable& kernels, const CpuSelection& keep, const CacheFormat& format,
+                             int d, HugePages huge_pages)
+    : kernels_(&kernels),
+      k_type_(row_type(format.k)),
+      v_type_(row_type(format.v)),
+      k_stride_(simd::row_bytes(k_type_, d)),
+      v_stride_(simd::row_bytes(v_type_, d)),
+      d_(d),
+      huge_pages_(huge_pages) {
+  for (const auto& rows : keep.rows) heads_.push_back({0, std::int64_t(rows.size())});
+  allocate(format.reserve);
+}
+
+void CpuLayerCache::allocate(std::int64_t reserve) {
+  std::vector<Head> moved = heads_;
+  std::size_t rows = 0;
+  for (Head& head : moved) {
+    head.offset = rows;
+    rows += std::size_t(head.kept + reserve);
+  }
+  Buffer keys(rows * k_stride_, "key cache", huge_pages_), values(rows * v_stride_, "value cache", huge_pages_);
+  for (std::size_t h = 0; keys_ && h < heads_.size(); ++h) {
+    const std::size_t used = std::size_t(length(int(h)));
+    std::memcpy(keys.as<>() + moved[h].offset * k_stride_, key(int(h), 0), used * k_stride_);
+    std::memcpy(values.as<>() + moved[h].offset * v_stride_, value(int(h), 0), used * v_stride_);
+  }
+  heads_ = std::move(moved);
+  keys_ = std::move(keys);
+  values_ = std::move(values);
+  reserve_ = reserve;
+}
+
+void CpuLayerCache::append(std::int64_t rows) {
+  if (appended_ + rows > reserve_) allocate(std::max(appended_ + rows, 2 * reserve_));
+  appended_ += rows;
+}
+
+void CpuLayerCache::truncate(std::int64_t appended) {
+  check(appended >= 0 && appended <= appended_, ErrorCode::internal, "truncate to ", appended, " of ", appended_, " rows");
+  appended_ = appended;
+}
+
+std::size_t CpuLayerCache::bytes() const {
+  std::size_t rows = 0;
+  for (int h = 0; h < heads(); ++h) rows += std::size_t(length(h));
+  return rows * (k_stride_ + v_stride_);
+}
+
+void CpuLayerCache::read_row(int head, std::int64_t row, float* key_out, float* value_out) const {
+  // one row of attend_values with weight 1 is the row itself
+  const float one = 1.0f;
+  std::fill_n(key_out, d_, 0.0f);
+  std::fill_n(value_out, d_, 0.0f);
+  kernels_->attend_values(k_type_, &one, 1, 1, key(head, row), k_stride_, 1, d_, key_out);
+  kernels_->attend_values(v_type_, &one, 1, 1, value(head, row), v_stride_, 1, d_, value_out);
+}
+
+std::unique_ptr<CpuLayerCache> store(const simd::KernelTable& kernels, ThreadTeam& team, const AttentionShape& shape,
+                                     const CpuLayerState& state, const CpuSelection& keep, const CacheFormat& format,
+                                     HugePages huge_pages) {
+  auto cache = std::make_unique<CpuLayerCache>(kernels, keep, format, shape.d, huge_pages);
+  const int d = shape.d, sharing = cache->heads() / shape.heads_kv;   // stored heads per key/value head: 1 or G
+  team.run([&](int thread) {
+    for (int h = 0; h < cache->heads(); ++h) {
+      const auto& rows = keep.rows[std::size_t(h)];
+      const std::int64_t base = std::int64_t(h / sharing) * state.n;
+      const Range range = split(std::int64_t(rows.size()), team.size(), thread);
+      for (std::int64_t i = range.begin; i < range.end; ++i) {
+        const std::int64_t from = (base + rows[std::size_t(i)]) * d;
+        kernels.encode_row(cache->k_type(), state.k.data() + from, d, cache->key(h, i));
+        kernels.encode_row(cache->v_type(), state.v.data() + from, d, cache->value(h, i));
+      }
+    }
+  });
+  return cache;
+}
+
+}  // namespace fastkv::cpu

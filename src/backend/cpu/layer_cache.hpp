@@ -1,0 +1,64 @@
+// The kept K and V rows of one layer on a CPU: per stored head a contiguous run of rows with room for decode.
+#pragma once
+
+#include <vector>
+
+#include "backend/backend.hpp"
+#include "backend/cpu/attention.hpp"
+#include "backend/cpu/handles.hpp"
+#include "runtime/parallel.hpp"
+#include "simd/kernels.hpp"
+
+namespace fastkv::cpu {
+
+simd::RowType row_type(CacheType type);
+
+class CpuLayerCache final : public LayerCache {
+ public:
+  /// Room for the rows of `keep` and `format.reserve` more per stored head of width d.
+  CpuLayerCache(const simd::KernelTable& kernels, const CpuSelection& keep, const CacheFormat& format, int d,
+                HugePages huge_pages);
+
+  std::int64_t length(int head) const override { return heads_[std::size_t(head)].kept + appended_; }
+  std::size_t bytes() const override;
+  void truncate(std::int64_t appended) override;
+  void read_row(int head, std::int64_t row, float* key, float* value) const override;
+
+  int heads() const { return int(heads_.size()); }
+  simd::RowType k_type() const { return k_type_; }
+  simd::RowType v_type() const { return v_type_; }
+  std::size_t k_stride() const { return k_stride_; }   ///< bytes between rows
+  std::size_t v_stride() const { return v_stride_; }
+  std::byte* key(int head, std::int64_t row) const {
+    return keys_.as<>() + (heads_[std::size_t(head)].offset + std::size_t(row)) * k_stride_;
+  }
+  std::byte* value(int head, std::int64_t row) const {
+    return values_.as<>() + (heads_[std::size_t(head)].offset + std::size_t(row)) * v_stride_;
+  }
+  /// Makes room for `rows` more per head, growing when the reserve is used up; they are then written by the caller.
+  void append(std::int64_t rows);
+  std::int64_t appended() const { return appended_; }
+
+ private:
+  struct Head {
+    std::size_t offset;        ///< first row
+    std::int64_t kept;         ///< rows of the prompt
+  };
+  void allocate(std::int64_t reserve);
+
+  const simd::KernelTable* kernels_;
+  simd::RowType k_type_, v_type_;
+  std::size_t k_stride_, v_stride_;
+  int d_;
+  HugePages huge_pages_;
+  std::vector<Head> heads_;
+  std::int64_t appended_ = 0, reserve_ = 0;
+  Buffer keys_, values_;
+};
+
+/// Copies the rows of `keep` from a layer's K and V, rounded once.
+std::unique_ptr<CpuLayerCache> store(const simd::KernelTable& kernels, ThreadTeam& team, const AttentionShape& shape,
+                                     const CpuLayerState& state, const CpuSelection& keep, const CacheFormat& format,
+                                     HugePages huge_pages);
+
+}  // namespace fastkv::cpu

@@ -1,0 +1,61 @@
+// A few rows through a layer's matrices (decode, or the last row of prefill): each matrix is split over the threads by
+// panels, all rows share one read of the weights.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <memory>
+#include <vector>
+
+#include "backend/cpu/weights.hpp"
+#include "runtime/parallel.hpp"
+
+namespace fastkv::cpu {
+
+/// Buffers of M rows, shared by a team. The methods are called by every thread inside ThreadTeam::run and end with a
+/// barrier, after which their results may be read by all.
+class NarrowLayer {
+ public:
+  NarrowLayer(const Arithmetic& arithmetic, const ModelConfig& config, ThreadTeam& team, std::int64_t rows);
+  static std::size_t bytes(const Arithmetic& arithmetic, const ModelConfig& config, int threads, std::int64_t rows);
+
+  std::int64_t rows() const { return rows_; }
+  float* x() const { return x_.data(); }                  ///< [M, D] residual stream
+  float* q() const { return q_.data(); }                  ///< [M, H·d], not yet rotated
+  float* k() const { return k_.data(); }                  ///< [M, K·d], not yet rotated
+  float* v() const { return v_.data(); }                  ///< [M, K·d]
+  float* attention() const { return attention_.data(); }  ///< [M, H·d] written by the caller
+
+  /// q (and k, v) = norm(x) · Wᵀ + bias.
+  void project(int thread, const LayerWeights& layer, bool with_kv);
+  /// x += attention · Woᵀ; x += (silu(h · Wgᵀ) ∘ h · Wuᵀ) · Wdᵀ with h = norm(x). `attention` must be complete.
+  void output_and_mlp(int thread, const LayerWeights& layer);
+  /// out [M, V] = norm(x) · W_outputᵀ.
+  void output_head(int thread, const Weights& weights, float* out);
+
+ private:
+  struct Job {
+    const Linear* linear;
+    float* out;                ///< [M, ld]
+    std::int64_t ld;
+    bool accumulate;
+  };
+  void normalise(int thread, const std::vector<float>& weight);
+  void multiply(int phase, int thread, const Job* jobs, int count);
+  template <class Body>
+  void share(int phase, int thread, std::int64_t count, const Body& body);
+
+  const Arithmetic& arithmetic_;
+  const ModelConfig& config_;
+  ThreadTeam& team_;
+  std::int64_t rows_;
+  Array<float> x_, q_, k_, v_, attention_, act_;
+  struct Own {                 ///< per thread
+    RowTile tile;
+    Array<float> normed;       ///< [M, D]
+  };
+  std::vector<std::unique_ptr<Own>> own_;
+  std::array<std::atomic<std::int64_t>, 5> next_{};   ///< work split of each phase
+};
+
+}  // namespace fastkv::cpu

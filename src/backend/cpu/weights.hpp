@@ -1,0 +1,62 @@
+// All weights of a model in the resident layout, and the compute panels of one layer.
+#pragma once
+
+#include <vector>
+
+#include "backend/backend.hpp"
+#include "backend/cpu/linear.hpp"
+#include "backend/cpu/packed_tensor.hpp"
+#include "runtime/parallel.hpp"
+
+namespace fastkv::cpu {
+
+/// A matrix and its optional bias [rows].
+struct Linear {
+  PackedTensor w;
+  std::vector<float> bias;
+  /// y [m, ldy] += bias on each row.
+  void add_bias(const simd::KernelTable& kernels, float* y, std::int64_t ldy, std::int64_t m) const {
+    for (std::int64_t i = 0; !bias.empty() && i < m; ++i) kernels.add(y + i * ldy, bias.data(), std::int64_t(bias.size()));
+  }
+};
+
+struct LayerWeights {
+  std::vector<float> attn_norm, ffn_norm;   ///< [D]
+  Linear q, k, v, o, gate, up, down;
+};
+
+struct Weights {
+  PackedTensor token_embd;                  ///< [V, D]
+  PackedTensor output_own;                  ///< [V, D], empty when tied
+  std::vector<float> output_norm;           ///< [D]
+  std::vector<float> output_bias;           ///< optional [V]
+  std::vector<LayerWeights> layers;         ///< [N]
+  /// Asks the system to keep the matrices in RAM; without the privilege they stay swappable.
+  void lock() const;
+  const PackedTensor& output() const { return output_own ? output_own : token_embd; }
+
+  /// Bytes packed; and the largest single tensor in the file.
+  static std::size_t packed_bytes(const ModelTensors& tensors);
+  static std::size_t largest_tensor(const ModelTensors& tensors);
+};
+
+/// Packs every tensor on all threads of `team`, then calls `packed` for it; work counts file bytes.
+Weights pack_weights(const ModelTensors& tensors, ThreadTeam& team, HugePages huge_pages,
+                     const std::function<void(const TensorView&)>& packed, RunControl& control);
+
+/// The matrices of half a layer unpacked side by side in one buffer.
+class PanelSet {
+ public:
+  static std::size_t bytes(const Arithmetic& arithmetic, const std::vector<const PackedTensor*>& weights);
+  PanelSet(const Arithmetic& arithmetic, const std::vector<const PackedTensor*>& weights, std::uint8_t* memory);
+  /// Panels of all matrices, numbered through.
+  std::int64_t count() const { return count_; }
+  void unpack(std::int64_t index, float* scratch) const;
+  const ComputePanels& operator[](std::size_t i) const { return panels_[i]; }
+
+ private:
+  std::vector<ComputePanels> panels_;
+  std::int64_t count_ = 0;
+};
+
+}  // namespace fastkv::cpu

@@ -1,0 +1,65 @@
+// The loop over layers. What is kept and who goes on is the method's decision; how it is computed is the backend's.
+#include "prefill/prefill.hpp"
+
+#include <numeric>
+
+#include "core/check.hpp"
+#include "prefill/methods/method.hpp"
+
+namespace fastkv {
+namespace {
+
+// Original positions of the rows in one head of a selection.
+std::vector<std::int32_t> positions_of(Backend& backend, const Selection& selection, int head, const Hidden& x) {
+  std::vector<std::int32_t> rows = backend.read(selection, head);
+  for (std::int32_t& row : rows) row = x.positions[std::size_t(row)];
+  return rows;
+}
+
+}  // namespace
+
+Prefill prefill(Backend& backend, const ModelConfig& config, const RunPlan& plan, std::span<const std::int32_t> tokens,
+                const PrefillOptions& options, const std::function<void(int layer)>& on_layer, RunControl& control) {
+  const auto method = make_method(plan.method, plan.layers, config);
+  const int last_layer = config.n_layer - 1;
+  Prefill out;
+  std::vector<std::int32_t> positions(tokens.size());
+  std::iota(positions.begin(), positions.end(), 0);
+  auto x = backend.embed(tokens, std::move(positions), control);
+
+  for (int l = 0; l <= last_layer; ++l) {
+    on_layer(l);
+    check(x->n() == plan.layers[std::size_t(l)].tokens_in, ErrorCode::internal, "layer ", l, ": ", x->n(), " rows, planned ",
+          plan.layers[std::size_t(l)].tokens_in);
+    auto state = backend.begin_layer(l, *x, method->needs(l), control);
+    LayerChoice choice = method->select(l, *state, backend, control);
+
+    LayerTrace trace{x->n(), {}, choice.coverage};
+    if (options.record_kept) {
+      for (int h = 0; h < choice.keep->heads; ++h) trace.kept.push_back(positions_of(backend, *choice.keep, h, *x));
+      if (choice.next) out.trace.tsp_kept = positions_of(backend, *choice.next, 0, *x);
+    }
+    if (choice.next) out.trace.tsp_layer = l;
+    out.trace.layers.push_back(std::move(trace));
+    out.cache.layers.push_back(backend.store(*state, *choice.keep, options.format, control));
+
+    // S2: after the last layer only the last row matters
+    if (l == last_layer && plan.method.shortcuts && !options.all_logits) choice.next = backend.select_last(x->n(), 1);
+    if (plan.method.shortcuts) {
+      backend.finish_layer(l, *x, *state, choice.next.get(), control);   // S1: only rows that go on
+    } else {
+      backend.finish_layer(l, *x, *state, nullptr, control);
+      out.token_layers += state->n - (choice.next ? plan.layers[std::size_t(l)].tokens_out : state->n);
+      if (choice.next) backend.gather(*x, *choice.next);
+    }
+    out.token_layers += x->n();
+  }   // S13: the layer's K and V are freed here
+
+  const std::int64_t rows = options.all_logits ? x->n() : 1;   // S3
+  out.logits.resize(std::size_t(rows) * std::size_t(config.n_vocab));
+  backend.logits(*x, rows, out.logits.data(), control);
+  out.cache.next_position = std::int64_t(tokens.size());
+  return out;
+}
+
+}  // namespace fastkv
