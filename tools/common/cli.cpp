@@ -112,18 +112,19 @@ struct CommandLine::Impl {
   Declared& declare(const std::string& names) {
     Declared option;
     option.group = group;
-    option.hidden = group.empty();
     for (std::size_t begin = 0; begin <= names.size();) {
       const std::size_t end = std::min(names.find(',', begin), names.size());
       std::string name = names.substr(begin, end - begin);
       begin = end + 1;
-      const bool negated = name.front() == '!', hidden = name.front() == '~';
-      if (negated || hidden) name.erase(0, 1);
+      bool negated = false, hidden = false;
+      for (; name.front() == '!' || name.front() == '~'; name.erase(0, 1))
+        (name.front() == '!' ? negated : hidden) = true;
       name = canonical_dashes(name);
       if (option.name.empty() && !negated && name.rfind("--", 0) == 0) option.name = name;
       if (!hidden) option.visible.push_back(name);
       spellings[name] = {options.size(), negated};
     }
+    option.hidden = group.empty() || option.visible.empty();
     options.push_back(std::move(option));
     return options.back();
   }

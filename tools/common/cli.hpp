@@ -31,10 +31,10 @@ struct Limits {
   const char* words;
 };
 
-/// Names are given as "-m,--model,~--old-name,!--no-model": commas between; the first long one is the option's name in
-/// messages and its environment variable (FASTKV_ARG_MODEL); `~` hides a spelling from --help; `!` (switches only) is
-/// the negation. In long names `_` and `-` are the same. Single-dash names may have several letters, as in llama.cpp.
-/// The last occurrence wins, and the command line wins over the environment.
+/// Names are given as "-m,--model,~--old-name,!--no-model" (`~!` for both): commas between; the first long one is the
+/// option's name in messages and its environment variable (FASTKV_ARG_MODEL); `~` hides a spelling from --help; `!`
+/// (switches only) is the negation. In long names `_` and `-` are the same. Single-dash names may have several letters,
+/// as in llama.cpp. The last occurrence wins, and the command line wins over the environment.
 class CommandLine {
  public:
   /// Takes the value; throws UsageError with what is wrong about it, without the option's name.

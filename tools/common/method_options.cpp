@@ -1,0 +1,141 @@
+// The method's flags: spec/cli.md "The method", with FastKV's authors' spellings.
+#include <array>
+#include <limits>
+
+#include "common/options.hpp"
+
+namespace fastkv::tools {
+
+namespace {
+
+constexpr Limits<double> kRate{std::numeric_limits<double>::denorm_min(), 1.0, "must be in (0, 1]"};
+constexpr Limits<std::int64_t> kCount{1, std::int64_t{1} << 40, "must be 1 or more"};
+constexpr Limits<std::int64_t> kCountOrNone{0, std::int64_t{1} << 40, "must be 0 or more"};
+constexpr Limits<int> kSmallCount{1, 1 << 30, "must be 1 or more"};
+constexpr Limits<int> kSmallCountOrNone{0, 1 << 30, "must be 0 or more"};
+
+// The authors' defaults in constant mode (spec/methods.md 1.1).
+constexpr std::int64_t kConstantBudget = 512, kConstantTspTokens = 2048;
+
+constexpr const char* kLaterMethods[] = {"snapkv", "streamingllm", "h2o", "gemfilter", "pyramidinfer", "headkv"};
+
+// Read by methods that this build does not have; known here for the sake of the message.
+constexpr const char* kForeignFlags[] = {"--granularity", "--h2o-mask",    "--filter-layer,~--filter-idx",
+                                         "--pyramid",     "--recent",      "--delta",
+                                         "--gamma",       "--head-budgets"};
+
+}  // namespace
+
+const std::vector<std::pair<std::string, MethodName>>& methods() {
+  static const std::vector<std::pair<std::string, MethodName>> all = {{"full", MethodName::full},
+                                                                      {"fastkv", MethodName::fastkv}};
+  return all;
+}
+
+const std::string& method_name(MethodName method) {
+  for (const auto& [name, value] : methods()) {
+    if (value == method) return name;
+  }
+  throw std::logic_error("a method without a name");
+}
+
+MethodName parse_method(const std::string& name) {
+  std::vector<std::string> names;
+  for (const auto& [known, value] : methods()) {
+    if (known == name) return value;
+    names.push_back(known);
+  }
+  if (name == "fullkv") return MethodName::full;
+  for (const char* later : kLaterMethods) {
+    if (name == later) throw UsageError("not in this version; " + expected_words(names));
+  }
+  throw UsageError(expected_words(names));
+}
+
+void MethodFlags::declare(CommandLine& command) {
+  std::string words;
+  for (const auto& [name, value] : methods()) words += (words.empty() ? "" : "|") + name;
+  command.add("--method", words, "full keeps the whole cache; fastkv is the default",
+              [this](const std::string& text) { options_.method = parse_method(text); });
+  command.choice<std::optional<Preset>, Preset>("--preset", preset_, {{"paper", Preset::paper}},
+                                                "the paper's values, also for short prompts; single flags override it");
+  command.option("--tsp-layer,~--tsp-idx", "N", options_.tsp_layer,
+                 "last layer that sees all tokens, 0-based (default: half the layers - 1)", kSmallCountOrNone);
+  command.option("--tsp-rate", "R", options_.tsp_rate, "share of the prompt that later layers see (default 0.2)",
+                 kRate);
+  command.option("--tsp-tokens,~--tsp-len", "N", options_.tsp_tokens, "the same as a number of tokens", kCount);
+  command.option("--retention,~--retain-rate", "R", options_.retention,
+                 "share of the prompt kept in the cache per head (default 0.1)", kRate);
+  command.option("--kv-budget,~--max-capacity-prompts", "N", options_.kv_budget, "the same as a number of tokens",
+                 kCount);
+  command.choice<std::optional<Eviction>, Eviction>(
+      "~--eviction-mode", eviction_, {{"constant", Eviction::constant}, {"proportional", Eviction::proportional}}, "");
+  command.option("--window,~--window-size", "N", options_.window,
+                 "last queries that score the prompt; always kept (default 8)", kSmallCount);
+  command.option("--tsp-window", "N", options_.tsp_window,
+                 "queries that score propagation; always propagated (default: as --window)", kSmallCount);
+  command.add("--kernel,~--kernel-size", "N", "width of the pooling over scores, odd (default 7)",
+              [this](const std::string& text) {
+                const std::int64_t kernel = parse_integer(text);
+                if (kernel < 1 || kernel > 1 << 20) throw UsageError("must be 1 or more");
+                if (kernel % 2 == 0) throw UsageError("must be odd");
+                options_.kernel = static_cast<int>(kernel);
+              });
+  command.choice<std::optional<Pooling>, Pooling>(
+      "--pooling", options_.pooling,
+      {{"max", Pooling::max}, {"avg", Pooling::avg}, {"~maxpool", Pooling::max}, {"~avgpool", Pooling::avg}},
+      "pooling over scores (default max)");
+  command.choice<std::optional<GroupReduce>, GroupReduce>("--group-reduce", options_.group_reduce,
+                                                          {{"sum", GroupReduce::sum}, {"max", GroupReduce::max}},
+                                                          "query heads of a group into one score (default sum)");
+  command.option("--sinks", "N", options_.sinks,
+                 "first tokens, always kept and propagated, inside the budget (default 0)", kSmallCountOrNone);
+  command.option("--min-prompt", "N", options_.min_prompt,
+                 "shorter prompts run full, unless one of the flags above is given (default 1024)", kSmallCountOrNone);
+  for (const std::string names : kForeignFlags) {
+    const std::string name = names.substr(0, names.find(','));
+    command.add("~" + names, "", "", [this, name](const std::string&) { foreign_ = name; });
+  }
+}
+
+MethodOptions MethodFlags::resolve(const CommandLine& command, const std::string& chosen) const {
+  MethodOptions options = options_;
+  if (!foreign_.empty()) throw UsageError(foreign_ + " has no effect with " + chosen);
+  const auto exclude = [&](const char* first, const char* second) {
+    if (command.given(first) && command.given(second)) {
+      throw UsageError(std::string(first) + " and " + second + " exclude each other");
+    }
+  };
+  exclude("--tsp-rate", "--tsp-tokens");
+  exclude("--retention", "--kv-budget");
+  if (eviction_) {
+    const bool constant = *eviction_ == Eviction::constant;
+    const std::string mode = std::string("--eviction-mode ") + (constant ? "constant" : "proportional");
+    const std::array<const char*, 2> other = constant ? std::array<const char*, 2>{"--retention", "--tsp-rate"}
+                                                      : std::array<const char*, 2>{"--kv-budget", "--tsp-tokens"};
+    for (const char* name : other) {
+      if (command.given(name)) throw UsageError(mode + " and " + name + " exclude each other");
+    }
+    if (constant) {
+      options.kv_budget = options.kv_budget.value_or(kConstantBudget);
+      options.tsp_tokens = options.tsp_tokens.value_or(kConstantTspTokens);
+    } else {
+      options.retention = options.retention.value_or(0.1);
+    }
+  }
+  if (options.method == MethodName::full) {  // the library sees the values they stand for, not these names
+    for (const char* name : {"--preset", "--eviction-mode"}) {
+      if (command.given(name)) throw UsageError(std::string(name) + " has no effect with " + chosen);
+    }
+  }
+  if (preset_) {  // the values of the paper are the defaults; naming them makes them hold for short prompts too
+    if (!options.kv_budget) options.retention = options.retention.value_or(0.1);
+    if (!options.tsp_tokens) options.tsp_rate = options.tsp_rate.value_or(0.2);
+    options.window = options.window.value_or(8);
+    options.kernel = options.kernel.value_or(7);
+    options.pooling = options.pooling.value_or(Pooling::max);
+  }
+  return options;
+}
+
+}  // namespace fastkv::tools

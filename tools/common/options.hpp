@@ -1,0 +1,61 @@
+// The options that several tools share: model, machine, method, sampling.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "common/cli.hpp"
+#include "fastkv/options.hpp"
+#include "fastkv/tokenizer.hpp"
+
+namespace fastkv::tools {
+
+/// -m, --load-mode, and the older spellings --mlock, --no-mmap.
+void declare_model_options(CommandLine& command, EngineOptions& options);
+
+/// Threads, CPUs, NUMA, arithmetic, ISA, device.
+void declare_machine_options(CommandLine& command, EngineOptions& options);
+
+/// -c, -ctk, -ctv, -fa, --force.
+void declare_memory_options(CommandLine& command, RunOptions& options);
+
+/// The flags of a method, FastKV's authors' spellings included.
+class MethodFlags {
+ public:
+  void declare(CommandLine& command);
+  /// The options as given. `chosen` says in messages which methods run: "--method full", "--compare full,fastkv".
+  /// Throws UsageError for flags that exclude each other or that no method of this build reads.
+  MethodOptions resolve(const CommandLine& command, const std::string& chosen) const;
+
+ private:
+  enum class Eviction { constant, proportional };
+  enum class Preset { paper };
+  MethodOptions options_;
+  std::optional<Eviction> eviction_;
+  std::optional<Preset> preset_;
+  std::string foreign_;  // a flag of a method that this build does not have
+};
+
+/// Names of all methods of this build: "full", "fastkv".
+const std::vector<std::pair<std::string, MethodName>>& methods();
+const std::string& method_name(MethodName method);
+/// The method called `name` (authors' spellings too). Throws UsageError.
+MethodName parse_method(const std::string& name);
+
+/// The samplers' flags; -l ID±BIAS is checked against the vocabulary later.
+class SamplingFlags {
+ public:
+  void declare(CommandLine& command);
+  /// `greedy`: --temp defaults to 0. Throws UsageError for a bias on an id outside the vocabulary.
+  SamplingOptions resolve(bool greedy, const Tokenizer& tokenizer) const;
+
+ private:
+  SamplingOptions options_;
+  std::optional<float> temperature_;
+};
+
+/// CPUs of a hexadecimal mask ("0x5", "ff") or a range ("2-7", "3"), ascending. Throws UsageError.
+std::vector<int> parse_cpu_mask(const std::string& text);
+std::vector<int> parse_cpu_range(const std::string& text);
+
+}  // namespace fastkv::tools

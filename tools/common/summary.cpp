@@ -1,0 +1,118 @@
+// The report of a run: what is said before it and after it.
+#include "common/summary.hpp"
+
+#include "common/format.hpp"
+#include "common/options.hpp"
+
+namespace fastkv::tools {
+
+namespace {
+
+std::string cache_types(const RunPlan& plan) {
+  const std::string k = cache_type_name(plan.cache_k), v = cache_type_name(plan.cache_v);
+  return k == v ? k : k + "/" + v;
+}
+
+/// Rows that layers after the TSP layer see.
+std::int64_t propagated(const RunPlan& plan) {
+  const std::size_t next = static_cast<std::size_t>(plan.method.tsp_layer) + 1;
+  return next < plan.layers.size() ? plan.layers[next].tokens_in : plan.n_prompt;
+}
+
+std::string method_text(const EngineInfo& info, const RunPlan& plan, const std::optional<double>& coverage) {
+  const MethodParams& method = plan.method;
+  if (method.method == MethodName::full) return "full";
+  std::string text = method_name(method.method) + format(" (tsp layer %d/%d, ", method.tsp_layer, info.n_layer);
+  if (method.tsp_by_rate) text += format("rate %.3f = ", method.tsp_rate);
+  text += format("%lld tokens; ", static_cast<long long>(propagated(plan)));
+  if (method.proportional) {
+    text += format("retention %.3f = ", method.retention);
+  } else {
+    text += "budget ";
+  }
+  text += format("%lld per head", static_cast<long long>(plan.layers.empty() ? 0 : plan.layers.front().kept));
+  if (coverage) text += format("; coverage %.2f", *coverage);
+  return text + ")";
+}
+
+/// "%10.2f ms / %5d tokens (%8.2f ms per token, %8.2f tokens per second)" after its label, as llama.cpp prints it.
+std::string timing_line(const char* label, double ms, std::int64_t count, const char* unit) {
+  return format("%16s = %10.2f ms / %5lld %s (%8.2f ms per token, %8.2f tokens per second)", label, ms,
+                static_cast<long long>(count), unit, count > 0 ? ms / static_cast<double>(count) : 0,
+                per_second(static_cast<double>(count), ms));
+}
+
+}  // namespace
+
+const char* cache_type_name(CacheType type) {
+  switch (type) {
+    case CacheType::automatic:
+      return "auto";
+    case CacheType::f32:
+      return "f32";
+    case CacheType::f16:
+      return "f16";
+    case CacheType::bf16:
+      return "bf16";
+    case CacheType::q8_0:
+      return "q8_0";
+  }
+  return "";
+}
+
+double per_second(double count, double ms) { return ms > 0 ? 1000 * count / ms : 0; }
+
+std::vector<std::string> describe_engine(const EngineInfo& info) {
+  const std::string threads = info.threads == info.threads_batch
+                                  ? format("%d", info.threads)
+                                  : format("%d (prompt %d)", info.threads, info.threads_batch);
+  return {"model: " + info.model_name + ", " + info.model_type + ", " + format_bytes(info.file_bytes) +
+              format(", %d layers, %d/%d heads of %d, trained context %d", info.n_layer, info.n_head, info.n_head_kv,
+                     info.head_dim, info.n_ctx_train),
+          "threads: " + threads + (info.threads_reason.empty() ? "" : " (" + info.threads_reason + ")"),
+          "compute: " + info.compute + ", isa " + info.isa + ", gemm " + info.gemm, "numa: " + info.numa};
+}
+
+std::vector<std::string> describe_plan(const EngineInfo& info, const RunPlan& plan) {
+  const MemoryPlan& memory = plan.memory;
+  std::vector<std::string> lines = {
+      "plan: " +
+          format("%lld prompt tokens, context %lld, method ", static_cast<long long>(plan.n_prompt),
+                 static_cast<long long>(plan.context)) +
+          method_text(info, plan, std::nullopt),
+      "memory: " + format_bytes(memory.weights) + " weights, " + format_bytes(memory.cache) + " cache (" +
+          cache_types(plan) + "), " + format_bytes(memory.hidden) + " hidden states, " + format_bytes(memory.layer_kv) +
+          " keys and values of one layer, " + format_bytes(memory.scratch) + " scratch",
+      "memory: " + format_bytes(memory.peak()) + " at most, " + format_bytes(memory.available) + " available"};
+  for (const std::string& note : plan.notes) lines.push_back("note: " + note);
+  return lines;
+}
+
+std::vector<std::string> describe_layers(const RunPlan& plan) {
+  std::vector<std::string> lines;
+  for (std::size_t l = 0; l < plan.layers.size(); ++l) {
+    const LayerPlan& layer = plan.layers[l];
+    lines.push_back(format("layer %zu: %lld tokens in, %lld on, %lld kept per head", l,
+                           static_cast<long long>(layer.tokens_in), static_cast<long long>(layer.tokens_out),
+                           static_cast<long long>(layer.kept)));
+  }
+  return lines;
+}
+
+std::vector<std::string> summary(const EngineInfo& info, const RunPlan& plan, const RunStats& stats,
+                                 const Timings& timings) {
+  std::string cache = "        KV cache = " + format_bytes(stats.cache_bytes) + " " + cache_types(plan);
+  if (stats.cache_bytes > 0 && stats.cache_bytes < stats.cache_bytes_full) {
+    cache += " (full: " + format_bytes(stats.cache_bytes_full) +
+             format(", %.1fx smaller)",
+                    static_cast<double>(stats.cache_bytes_full) / static_cast<double>(stats.cache_bytes));
+  }
+  return {timing_line("prompt eval time", stats.prefill_ms, stats.n_prompt, "tokens"),
+          timing_line("eval time", stats.decode_ms, stats.n_decoded, "runs  "),
+          "          method = " + method_text(info, plan, stats.coverage),
+          cache + ", peak RSS " + format_bytes(stats.peak_rss),
+          format("            TTFT = %.1f ms (tokenize %.1f, prefill %.1f, sample %.1f)", timings.ttft_ms,
+                 timings.tokenize_ms, stats.prefill_ms, stats.sample_ms)};
+}
+
+}  // namespace fastkv::tools
