@@ -38,6 +38,9 @@ class Tokenizer {
   /// Bytes of `ids`; control tokens are left out unless `special`. May end inside a UTF-8 character.
   std::string decode(std::span<const std::int32_t> ids, bool special = false) const;
 
+  /// Bytes of one id, for printing tokens as they come: unlike decode() it keeps the space before a first word.
+  std::string piece(std::int32_t id, bool special = false) const;
+
   int vocab_size() const;
   bool add_bos() const;               ///< whether the file asks for a BOS before plain text
   std::int32_t bos() const;           ///< -1: none

@@ -15,7 +15,7 @@ struct VocabData {
   std::vector<std::string> tokens;     ///< [V]
   std::vector<TokenType> types;        ///< [V], or empty: all normal
   std::vector<float> scores;           ///< [V] for "llama", else empty
-  std::vector<std::string> merges;     ///< "a b", best first, for "gpt2"
+  std::vector<std::string> merges;     ///< "a b", best first; with "llama" they replace the scores
   std::int32_t bos = -1, eos = -1, eot = -1, eom = -1, unknown = -1, padding = -1;
   bool add_bos = true;
   bool add_space_prefix = true;        ///< "llama" only
