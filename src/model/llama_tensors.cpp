@@ -19,9 +19,9 @@ std::string supported_types() {
 
 /// "{4096, 32000}", without trailing ones, in the file's order (inputs first).
 std::string shape(const GgufTensor& tensor) {
-  std::string text = "{" + std::to_string(tensor.dims[0]);
-  for (std::uint32_t d = 1; d < tensor.n_dims; ++d) text += ", " + std::to_string(tensor.dims[d]);
-  return text + "}";
+  std::string text;
+  for (std::uint32_t d = 0; d < tensor.n_dims; ++d) text += concat(d == 0 ? "" : ", ", tensor.dims[d]);
+  return concat("{", text, "}");
 }
 
 /// Hands out views by name and remembers which tensors of the file were asked for.
@@ -82,7 +82,7 @@ class TensorReader {
 
   static std::string type_text(const GgufTensor& tensor) {
     const auto text = ggml_type_name(tensor.ggml_type);
-    return text == "?" ? "with id " + std::to_string(tensor.ggml_type) : std::string(text);
+    return text == "?" ? concat("with id ", tensor.ggml_type) : std::string(text);
   }
 
   const GgufFile& file_;
