@@ -98,8 +98,10 @@ void MethodFlags::declare(CommandLine& command) {
   }
 }
 
-MethodOptions MethodFlags::resolve(const CommandLine& command, const std::string& chosen) const {
+MethodOptions MethodFlags::resolve(const CommandLine& command, const std::string& compared) const {
   MethodOptions options = options_;
+  const std::string chosen =
+      compared.empty() ? "--method " + method_name(options.method.value_or(MethodName::fastkv)) : compared;
   if (!foreign_.empty()) throw UsageError(foreign_ + " has no effect with " + chosen);
   const auto exclude = [&](const char* first, const char* second) {
     if (command.given(first) && command.given(second)) {

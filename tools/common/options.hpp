@@ -23,9 +23,9 @@ void declare_memory_options(CommandLine& command, RunOptions& options);
 class MethodFlags {
  public:
   void declare(CommandLine& command);
-  /// The options as given. `chosen` says in messages which methods run: "--method full", "--compare full,fastkv".
+  /// The options as given. `compared` is empty or "--compare full,fastkv", which then stands for --method in messages.
   /// Throws UsageError for flags that exclude each other or that no method of this build reads.
-  MethodOptions resolve(const CommandLine& command, const std::string& chosen) const;
+  MethodOptions resolve(const CommandLine& command, const std::string& compared = "") const;
 
  private:
   enum class Eviction { constant, proportional };

@@ -1,0 +1,140 @@
+// From the flags to token ids.
+#include "fastkv-run/prompt.hpp"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+
+#include "fastkv/error.hpp"
+#include "fastkv/report.hpp"
+
+namespace fastkv::tools {
+
+namespace {
+
+int hex_digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+/// All bytes of a file, or of stdin for "-".
+std::string read_document(const std::string& path) {
+  const bool standard = path == "-";
+  const std::string name = standard ? "stdin" : path;
+  const int fd = standard ? STDIN_FILENO : open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) throw Error(ErrorCode::io, "cannot open " + name + ": " + std::strerror(errno));
+  std::string text;
+  std::vector<char> buffer(1 << 20);
+  ssize_t n;
+  while ((n = read(fd, buffer.data(), buffer.size())) != 0) {
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) throw Error(ErrorCode::io, "cannot read " + name + ": " + std::strerror(errno));
+    text.append(buffer.data(), static_cast<std::size_t>(n));
+  }
+  if (!standard) close(fd);
+  return text;
+}
+
+/// The chat template to use; empty: none.
+std::string choose_template(const PromptArguments& arguments, const Tokenizer& tokenizer) {
+  if (arguments.chat == false) return "";
+  if (arguments.chat_template) return *arguments.chat_template;
+  if (!tokenizer.chat_template().empty()) return tokenizer.chat_template();
+  if (tokenizer.has_unknown_chat_template()) {
+    throw UsageError("the model's chat template is none of the built-in ones; give --chat-template NAME (" +
+                     expected_words(Tokenizer::chat_templates()) + ") or -no-cnv");
+  }
+  if (arguments.chat || arguments.system) {
+    throw UsageError(std::string(arguments.chat ? "--conversation" : "--system-prompt") +
+                     ": the model has no chat template; give --chat-template NAME");
+  }
+  return "";
+}
+
+double milliseconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace
+
+std::string unescape(const std::string& text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '\\' || i + 1 == text.size()) {
+      out += text[i];
+      continue;
+    }
+    const char c = text[i + 1];
+    if (c == 'n') {
+      out += '\n';
+    } else if (c == 't') {
+      out += '\t';
+    } else if (c == 'r') {
+      out += '\r';
+    } else if (c == '"' || c == '\'' || c == '\\') {
+      out += c;
+    } else if (c == 'x' && i + 3 < text.size() && hex_digit(text[i + 2]) >= 0 && hex_digit(text[i + 3]) >= 0) {
+      out += static_cast<char>(hex_digit(text[i + 2]) * 16 + hex_digit(text[i + 3]));
+      i += 2;
+    } else {
+      out += '\\';
+      continue;
+    }
+    ++i;
+  }
+  return out;
+}
+
+std::string join_turn(const std::vector<std::string>& parts) {
+  std::string turn;
+  for (const std::string& part : parts) {
+    if (part.empty()) continue;
+    if (!turn.empty()) turn += turn.back() == '\n' ? "\n" : "\n\n";
+    turn += part;
+  }
+  return turn;
+}
+
+std::vector<Prompt> build_prompts(const PromptArguments& arguments, const Tokenizer& tokenizer) {
+  if (arguments.tokens) {
+    Prompt prompt;
+    prompt.ids = read_token_ids(*arguments.tokens);
+    if (prompt.ids.empty()) throw Error(ErrorCode::bad_input, *arguments.tokens + ": the prompt is empty");
+    return {prompt};
+  }
+  const std::string chat = choose_template(arguments, tokenizer);
+  const auto typed = [&](const std::string& text) { return arguments.escape ? unescape(text) : text; };
+  const std::string document = arguments.file ? read_document(*arguments.file) : "";
+  const std::string instruction = arguments.prompt ? typed(*arguments.prompt) : "";
+  std::vector<std::string> questions = arguments.questions;
+  if (questions.empty()) questions.push_back("");
+
+  std::vector<Prompt> prompts;
+  for (const std::string& question : questions) {
+    const auto start = std::chrono::steady_clock::now();
+    Prompt prompt;
+    prompt.question = typed(question);
+    const std::string turn = join_turn({document, instruction, prompt.question});
+    if (turn.empty()) throw Error(ErrorCode::bad_input, "the prompt is empty");
+    if (!chat.empty()) {
+      std::vector<ChatMessage> messages;
+      if (arguments.system) messages.push_back({"system", typed(*arguments.system)});
+      messages.push_back({"user", turn});
+      prompt.ids = tokenizer.encode_chat(messages, chat);
+    } else {
+      if (tokenizer.add_bos() && tokenizer.bos() >= 0) prompt.ids.push_back(tokenizer.bos());
+      const std::vector<std::int32_t> text = tokenizer.encode(turn);
+      prompt.ids.insert(prompt.ids.end(), text.begin(), text.end());
+    }
+    prompt.tokenize_ms = milliseconds_since(start);
+    prompts.push_back(std::move(prompt));
+  }
+  return prompts;
+}
+
+}  // namespace fastkv::tools
