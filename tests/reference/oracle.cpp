@@ -299,7 +299,7 @@ void OraclePass::keep(OracleLayer& out, int layer, const Projected& p, std::int6
   }
   const bool full = method.method == MethodName::full;
   skipped_ = full || n <= w || n < budget;
-  const std::int64_t capacity = std::min(n, std::max(budget, w));
+  const std::int64_t capacity = std::min(n, std::max(budget, w + method.sinks));
   if (!full && n > w) score(out, p, n);
   double covered = 0;
   for (int k = 0; k < m_.config_.n_head_kv; ++k) {
@@ -348,7 +348,7 @@ std::vector<std::int32_t> OraclePass::propagated(OracleLayer& out, const Project
   const MethodParams& method = run_.method;
   const std::int64_t n = out.tokens_in, w = method.tsp_window;
   const std::int64_t wanted = method.tsp_by_rate ? std::int64_t(double(n) * method.tsp_rate) : method.tsp_tokens;
-  const std::int64_t count = std::min(n, std::max<std::int64_t>(wanted, w));
+  const std::int64_t count = std::min(n, std::max<std::int64_t>(wanted, w + method.sinks));
   std::vector<std::int32_t> rows;
   const bool fires = !skipped_ && n > w && n > count;
   if (fires) {

@@ -55,7 +55,7 @@ BackendRun run_on(Backend& backend, const ModelConfig& config, std::span<const s
     const std::unique_ptr<LayerState> state = backend.begin_layer(l, *x, needs, control);
     std::unique_ptr<Selection> keep, next;
     if (scored) {
-      const std::int64_t capacity = std::min(n, std::max(budget, w));
+      const std::int64_t capacity = std::min(n, std::max(budget, w + m.sinks));
       const auto raw = backend.window_scores(l, *state, w, w, control);
       const auto pooled = backend.pool(*raw, m.pooling, m.kernel);
       const auto grouped = backend.reduce_heads(*pooled, group_heads, m.group_reduce);
@@ -66,7 +66,7 @@ BackendRun run_on(Backend& backend, const ModelConfig& config, std::span<const s
       layer.coverage = backend.coverage(*raw, *keep, w);
       if (tsp) {
         const std::int64_t wanted = m.tsp_by_rate ? std::int64_t(double(n) * m.tsp_rate) : m.tsp_tokens;
-        const std::int64_t count = std::min(n, std::max<std::int64_t>(wanted, m.tsp_window));
+        const std::int64_t count = std::min(n, std::max<std::int64_t>(wanted, m.tsp_window + m.sinks));
         if (n > count) {
           const auto mass = backend.window_scores(l, *state, m.tsp_window, m.tsp_window, control);
           const auto smooth = backend.pool(*mass, m.pooling, m.kernel);
