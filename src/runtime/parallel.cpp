@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <exception>
 #include <set>
+#include <string>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -75,8 +76,12 @@ CpuMask mask_of(const std::vector<int>& cpus) {
 }
 
 // Both drop a refused pin (a CPU taken away since, a sandbox): it costs speed only.
-void pin_caller(const std::vector<int>& cpus) {
-  if (!cpus.empty()) mask_of(cpus).apply();
+void pin_caller(const std::vector<int>& cpus, const CallerMask& own) {
+  if (cpus.empty()) {
+    own.restore();  // on a thread's first region libomp gives it the mask of the whole process
+  } else {
+    mask_of(cpus).apply();
+  }
 }
 
 void pin_worker(const std::vector<int>& cpus) {
@@ -142,7 +147,6 @@ void ThreadTeam::run(const std::function<void(int thread)>& body) {
   if (std::getenv("KMP_BLOCKTIME") == nullptr && std::getenv("OMP_WAIT_POLICY") == nullptr) {
     kmp_set_blocktime(kIdleSpinMilliseconds);
   }
-  caller.restore();  // the first call of a thread into libomp gives it the mask of the whole process
   const int threads = size();
   arrived_.store(0, std::memory_order_relaxed);  // a body that threw may have left a barrier half filled
   int given = 0;
@@ -154,7 +158,7 @@ void ThreadTeam::run(const std::function<void(int thread)>& body) {
     if (thread == 0) given = omp_get_num_threads();
     if (omp_get_num_threads() == threads) {  // the same answer on all threads: barriers in the body need every one
       try {
-        thread == 0 ? pin_caller(cpus_[0]) : pin_worker(cpus_[std::size_t(thread)]);
+        thread == 0 ? pin_caller(cpus_[0], caller) : pin_worker(cpus_[std::size_t(thread)]);
         body(thread);
       } catch (...) {
         if (!failed.exchange(true)) error = std::current_exception();

@@ -304,6 +304,26 @@ TEST(Sampler, AgreesWithFullSorting) {
   }
 }
 
+// Beyond the 256 candidates that top-p puts in order at first.
+TEST(Sampler, TopPReachesFarIntoALargeVocabulary) {
+  const unsigned seed = std::random_device{}();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  std::mt19937 random(seed);
+  for (const float top_p : {0.3f, 0.6f, 0.95f}) {
+    std::vector<float> logits(2000);
+    for (float& logit : logits) logit = float(random() % 1000003) * 1e-6f;
+    SamplingOptions options = plain(std::int64_t(random()));
+    options.temperature = 1e6f;
+    options.top_p = top_p;
+    const std::set<std::int32_t> allowed = naive_support(options, logits);
+    ASSERT_GT(allowed.size(), 257u);
+    const std::map<std::int32_t, int> counts = tally(options, logits, 500);
+    for (const auto& [id, count] : counts) EXPECT_EQ(allowed.count(id), 1u) << id << ' ' << top_p;
+    // 500 draws of at most 2000 about equally likely tokens see 22 % of them or more.
+    EXPECT_GT(double(counts.size()), 0.15 * double(allowed.size())) << top_p;
+  }
+}
+
 TEST(Sampler, ExtremeValues) {
   EXPECT_EQ(once(plain(), {-3e38f, 3e38f, -inf}), 1);
   SamplingOptions cold = plain();

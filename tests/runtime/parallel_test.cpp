@@ -96,6 +96,13 @@ TEST(ThreadTeam, RestoresTheCallersOwnMask) {
     CPU_ZERO(&one);
     CPU_SET(allowed.back(), &one);
     ASSERT_EQ(::sched_setaffinity(0, sizeof one, &one), 0);
+    ThreadTeam free(unpinned(2));
+    std::vector<int> inside;
+    free.run([&](int thread) {
+      if (thread == 0) inside = affinity();
+    });
+    EXPECT_EQ(inside, std::vector<int>{allowed.back()});
+    EXPECT_EQ(affinity(), std::vector<int>{allowed.back()});
     ThreadTeam team({{allowed.front()}, {allowed.back()}});
     team.run([](int) {});
     EXPECT_EQ(affinity(), std::vector<int>{allowed.back()});
