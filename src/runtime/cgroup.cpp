@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdlib>
 #include <fstream>
 #include <optional>
 #include <sstream>
@@ -13,7 +14,11 @@ namespace {
 
 /// A comma-separated list holds `item`.
 bool lists(const std::string& list, const std::string& item) {
-  return ("," + list + ",").find("," + item + ",") != std::string::npos;
+  std::istringstream in(list);
+  for (std::string found; std::getline(in, found, ',');) {
+    if (found == item) return true;
+  }
+  return false;
 }
 
 /// Path of this process's group in the hierarchy of `controller` (empty: v2), as /proc/self/cgroup gives it.

@@ -37,8 +37,8 @@ std::string ranges(const std::vector<int>& cpus) {
   for (std::size_t i = 0; i < cpus.size();) {
     std::size_t last = i;
     while (last + 1 < cpus.size() && cpus[last + 1] == cpus[last] + 1) ++last;
-    text += (text.empty() ? "" : ",") + std::to_string(cpus[i]);
-    if (last > i) text += "-" + std::to_string(cpus[last]);
+    text += concat(text.empty() ? "" : ",", cpus[i]);
+    if (last > i) text += concat('-', cpus[last]);
     i = last + 1;
   }
   return text;
@@ -197,7 +197,7 @@ ThreadPlan plan_threads(const Topology& topology, int threads, NumaMode numa, co
     plan.cpus = assign(cores, count);
   }
   plan.reason = explain_count(count, threads > 0, cores, quota, where);
-  if (!placement.empty()) plan.reason += "; " + placement;
+  if (!placement.empty()) plan.reason += concat("; ", placement);
   return plan;
 }
 
