@@ -41,6 +41,7 @@ BackendRun run_on(Backend& backend, const ModelConfig& config, std::span<const s
   std::vector<std::int32_t> positions;
   for (std::int64_t i = 0; i < length; ++i) positions.push_back(std::int32_t(i));
   std::vector<std::unique_ptr<LayerCache>> caches;
+  std::vector<std::unique_ptr<LayerState>> held;
   const std::unique_ptr<Hidden> x = backend.embed(prompt, positions, control);
   for (int l = 0; l < config.n_layer; ++l) {
     BackendLayer layer;
@@ -52,7 +53,7 @@ BackendRun run_on(Backend& backend, const ModelConfig& config, std::span<const s
     const bool tsp = scored && l == m.tsp_layer && n > m.tsp_window;
     ScoreNeeds needs;
     if (scored) needs.rows = tsp ? std::max(m.window, m.tsp_window) : w;
-    const std::unique_ptr<LayerState> state = backend.begin_layer(l, *x, needs, control);
+    std::unique_ptr<LayerState> state = backend.begin_layer(l, *x, needs, control);
     std::unique_ptr<Selection> keep, next;
     if (scored) {
       const std::int64_t capacity = std::min(n, std::max(budget, w + m.sinks));
@@ -99,6 +100,7 @@ BackendRun run_on(Backend& backend, const ModelConfig& config, std::span<const s
         layer.values.back().emplace_back(value.begin(), value.end());
       }
     }
+    if (options.hold_states) held.push_back(std::move(state));
     out.layers.push_back(std::move(layer));
   }
   out.logits.resize(std::size_t(config.n_vocab));

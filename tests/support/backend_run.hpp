@@ -32,6 +32,7 @@ struct BackendRunOptions {
   CacheType cache_k = CacheType::automatic, cache_v = CacheType::automatic;
   bool shortcuts = true;  ///< S1 and S2
   bool read_cache = true;
+  bool hold_states = false;  ///< shortcut S13 off: K and V of every layer live to the end
 };
 
 /// `feed`: tokens fed one by one after the prompt. The backend is loaded.
