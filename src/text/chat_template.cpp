@@ -35,11 +35,13 @@ std::string_view trim(std::string_view text) {
   return begin == text.npos ? std::string_view{} : text.substr(begin, text.find_last_not_of(kSpace) - begin + 1);
 }
 
-/// The system message, if the first is one; removes it from `messages`.
+/// The system message, or nullptr; removes it from `messages`, where only the first may be one.
 const std::string* take_system(Messages& messages) {
-  if (messages.empty() || messages[0].role != "system") return nullptr;
-  const std::string* content = &messages[0].content;
-  messages = messages.subspan(1);
+  const std::string* content = nullptr;
+  if (messages[0].role == "system") {
+    content = &messages[0].content;
+    messages = messages.subspan(1);
+  }
   for (const ChatMessage& message : messages) {
     check(message.role != "system", ErrorCode::bad_input, "chat: a system message is expected only as the first one");
   }
