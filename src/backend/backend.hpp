@@ -176,4 +176,7 @@ class Backend {
 /// `tensors` gives types and shapes only; weights come with load().
 std::unique_ptr<Backend> make_backend(const EngineOptions& options, const ModelConfig& config, const ModelTensors& tensors);
 
+/// The devices of this build and what they can do here, one line each, for --version.
+std::string devices_text();
+
 }  // namespace fastkv

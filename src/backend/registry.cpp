@@ -15,4 +15,6 @@ std::unique_ptr<Backend> make_backend(const EngineOptions& options, const ModelC
   fail(ErrorCode::invalid_option, "--device ", options.device, ": this build has cpu");
 }
 
+std::string devices_text() { return concat("cpu: ISA levels ", cpu::CpuBackend::isa_levels(), "\n"); }
+
 }  // namespace fastkv

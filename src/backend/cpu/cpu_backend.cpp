@@ -108,6 +108,13 @@ CpuBackend::CpuBackend(const EngineOptions& options, const ModelConfig& config, 
                                           : concat(topology.nodes.size(), " memory nodes, ", plan_.nodes.size(), " used");
 }
 
+std::string CpuBackend::isa_levels() {
+  std::string levels;
+  for (const simd::Isa isa : simd::kIsas)
+    if (simd::supported(isa)) levels += concat(levels.empty() ? "" : " ", simd::name(isa));
+  return levels;
+}
+
 CacheType CpuBackend::resolve_cache_type(CacheType type, const char* flag) const {
   if (type == CacheType::automatic) return arithmetic_.compute == Compute::f32 ? CacheType::f32 : CacheType::f16;
   check(type != CacheType::q8_0 || shape_.d % 32 == 0, ErrorCode::invalid_option, flag,

@@ -8,6 +8,7 @@
 #include "backend/cpu/attention.hpp"
 #include "backend/cpu/layer_cache.hpp"
 #include "backend/cpu/narrow_layer.hpp"
+#include "backend/cpu/scores.hpp"
 #include "backend/cpu/weights.hpp"
 #include "runtime/parallel.hpp"
 #include "runtime/topology.hpp"
@@ -17,6 +18,9 @@ namespace fastkv::cpu {
 class CpuBackend final : public Backend {
  public:
   CpuBackend(const EngineOptions& options, const ModelConfig& config, const ModelTensors& tensors);
+
+  /// ISA levels that this CPU can run, best last: "scalar avx2 …".
+  static std::string isa_levels();
 
   const BackendInfo& info() const override { return info_; }
   CacheType resolve_cache_type(CacheType type, const char* flag) const override;

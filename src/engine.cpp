@@ -1,0 +1,237 @@
+// The path of a run on one screen: open → plan → load → prefill → decode. Read this first.
+#include "fastkv/engine.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <mutex>
+#include <numeric>
+
+#include "backend/backend.hpp"
+#include "cache/kv_cache.hpp"
+#include "core/check.hpp"
+#include "decode/sampler.hpp"
+#include "engine_plan.hpp"
+#include "model/gguf.hpp"
+#include "model/llama.hpp"
+#include "model/vocab.hpp"
+#include "prefill/prefill.hpp"
+#include "runtime/memory.hpp"
+#include "text/tokenizer_impl.hpp"
+
+namespace fastkv {
+namespace {
+
+class Clock {
+ public:
+  double ms() const {
+    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start_).count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+// A RunControl that reports progress of one stage at most every 50 ms.
+struct StageControl : RunControl {
+  StageControl(const Callbacks& callbacks, Progress::Stage stage, double total_work, std::int64_t total) {
+    stop = callbacks.stop;
+    progress.stage = stage;
+    progress.total = total;
+    on_poll = [this, &callbacks, total_work](double done) {
+      const double now = clock.ms();
+      if (elapsed) *elapsed = now;
+      if (now - reported < 50 || !callbacks.on_progress) return;
+      reported = now;
+      progress.fraction = std::min(1.0, done / total_work);
+      progress.processed = std::int64_t(progress.fraction * double(progress.total));
+      progress.time_ms = now;
+      callbacks.on_progress(progress);
+    };
+  }
+  Clock clock;
+  Progress progress{};
+  double reported = 0;
+  double* elapsed = nullptr;   // kept up to date, so that a cancelled run has its timings
+};
+
+void check_prompt(std::span<const std::int32_t> prompt, int vocab) {
+  for (std::size_t i = 0; i < prompt.size(); ++i)
+    check(prompt[i] >= 0 && prompt[i] < vocab, ErrorCode::bad_input, "prompt token ", i, ": expected an id in 0..",
+          vocab - 1, ", found ", prompt[i]);
+}
+
+// The 32 best [id, logit], best first; ties to the lower id.
+std::vector<std::pair<std::int32_t, float>> best_logits(std::span<const float> logits) {
+  std::vector<std::int32_t> ids(logits.size());
+  std::iota(ids.begin(), ids.end(), 0);
+  const auto n = std::ptrdiff_t(std::min<std::size_t>(32, ids.size()));
+  std::partial_sort(ids.begin(), ids.begin() + n, ids.end(), [&](std::int32_t a, std::int32_t b) {
+    return logits[std::size_t(a)] != logits[std::size_t(b)] ? logits[std::size_t(a)] > logits[std::size_t(b)] : a < b;
+  });
+  std::vector<std::pair<std::int32_t, float>> best;
+  for (std::ptrdiff_t i = 0; i < n; ++i) best.emplace_back(ids[std::size_t(i)], logits[std::size_t(ids[std::size_t(i)])]);
+  return best;
+}
+
+}  // namespace
+
+struct Engine::Impl {
+  explicit Impl(const EngineOptions& o)
+      : options(o),
+        file(GgufFile::open(o.model)),
+        config(read_config(file)),
+        tensors(read_tensors(file, config)),
+        tokenizer(make_tokenizer(read_vocab(file))),
+        backend(make_backend(o, config, tensors)) {
+    describe();
+  }
+
+  void describe();
+
+  EngineOptions options;
+  GgufFile file;
+  ModelConfig config;
+  ModelTensors tensors;
+  Tokenizer tokenizer;
+  std::unique_ptr<Backend> backend;
+  EngineInfo info;
+  bool loaded = false;
+  std::mutex running;
+};
+
+void Engine::Impl::describe() {
+  const BackendInfo& machine = backend->info();
+  info.model_name = config.name.empty() ? std::filesystem::path(options.model).stem().string() : config.name;
+  info.file_bytes = file.size();
+  double bytes_of_type[64] = {};
+  for (const GgufTensor& t : file.tensors()) {
+    info.n_params += t.dims[0] * t.dims[1] * t.dims[2] * t.dims[3];
+    if (t.n_dims > 1 && t.ggml_type < 64) bytes_of_type[t.ggml_type] += double(t.data.size());
+  }
+  const auto most = std::uint32_t(std::max_element(std::begin(bytes_of_type), std::end(bytes_of_type)) - bytes_of_type);
+  const double millions = double(info.n_params) / 1e6;
+  info.model_type = concat(config.architecture, ' ',
+                           millions < 1000 ? concat(std::int64_t(millions + 0.5), 'M')
+                                           : concat(double(std::int64_t(millions / 100 + 0.5)) / 10, 'B'),
+                           ' ', ggml_type_name(most));
+  info.n_layer = config.n_layer;
+  info.n_head = config.n_head;
+  info.n_head_kv = config.n_head_kv;
+  info.head_dim = config.head_dim;
+  info.n_embd = config.n_embd;
+  info.n_vocab = config.n_vocab;
+  info.n_ctx_train = config.n_ctx_train;
+  info.isa = machine.isa;
+  info.compute = machine.compute;
+  info.gemm = machine.gemm;
+  info.threads = machine.threads;
+  info.threads_batch = machine.threads_batch;
+  info.threads_reason = machine.threads_reason;
+  info.numa = machine.numa;
+}
+
+Engine::Engine(const EngineOptions& options) : impl_(std::make_unique<Impl>(options)) {}
+Engine::~Engine() = default;
+Engine::Engine(Engine&&) noexcept = default;
+
+const EngineInfo& Engine::info() const { return impl_->info; }
+const Tokenizer& Engine::tokenizer() const { return impl_->tokenizer; }
+
+RunPlan Engine::plan(std::int64_t n_prompt, const RunOptions& options) const {
+  return make_plan(*impl_->backend, impl_->config, n_prompt, options, impl_->loaded);
+}
+
+void Engine::load(const Callbacks& callbacks) {
+  const std::scoped_lock lock(impl_->running);
+  if (impl_->loaded) return;
+  StageControl control(callbacks, Progress::Stage::load, double(impl_->file.size()), std::int64_t(impl_->file.size()));
+  impl_->backend->load(impl_->tensors,
+                       [&](const TensorView& t) { impl_->file.release({t.data, t.bytes()}); }, control);
+  impl_->loaded = true;
+}
+
+RunResult Engine::run(std::span<const std::int32_t> prompt, const RunOptions& options, const Callbacks& callbacks) {
+  load(callbacks);
+  const std::scoped_lock lock(impl_->running);
+  Backend& backend = *impl_->backend;
+  const int vocab = impl_->config.n_vocab;
+  RunResult result;
+  RunStats own;
+  RunStats& stats = callbacks.stats ? *callbacks.stats : own;
+  stats = {};
+
+  // plan
+  result.plan = make_plan(backend, impl_->config, std::int64_t(prompt.size()), options, true);
+  const RunPlan& plan = result.plan;
+  check_prompt(prompt, vocab);
+  check(options.force || plan.memory.peak() <= plan.memory.available, ErrorCode::out_of_memory, "the run needs ",
+        plan.memory.peak() >> 20, " MiB, available are ", plan.memory.available >> 20, " MiB");
+  Sampler sampler(options.sampling, vocab);
+  if (options.sampling.ignore_eos) sampler.suppress(impl_->tokenizer.end_of_generation_ids());
+  stats.n_prompt = plan.n_prompt;
+  stats.seed = sampler.seed();
+  stats.cache_bytes_full = plan.cache_bytes_full;
+
+  // prefill
+  StageControl prefill_control(callbacks, Progress::Stage::prefill, plan.prefill_flops, plan.n_prompt);
+  prefill_control.elapsed = &stats.prefill_ms;
+  const CacheFormat format{plan.cache_k, plan.cache_v, reserved_rows(plan, options)};
+  Prefill filled = prefill(backend, impl_->config, plan, prompt, {format, options.record_trace, options.all_logits},
+                           [&](int layer) { prefill_control.progress.layer = layer; }, prefill_control);
+  stats.prefill_ms = prefill_control.clock.ms();
+  stats.cache_bytes = filled.cache.bytes();
+  stats.token_layers = filled.token_layers;
+  double coverage = 0;
+  for (const LayerTrace& layer : filled.trace.layers) coverage += layer.coverage.value_or(0);
+  if (filled.trace.layers[0].coverage) stats.coverage = coverage / double(filled.trace.layers.size());
+
+  // the last token's logits choose the first token
+  std::vector<float> logits(filled.logits.end() - vocab, filled.logits.end());
+  if (options.all_logits) result.all_logits = std::move(filled.logits);
+  if (options.record_trace) {
+    result.trace = std::move(filled.trace);
+    result.trace.first_logits = best_logits(logits);
+    result.trace.next_position = filled.cache.next_position;
+    for (const auto& layer : result.trace.layers)
+      for (const auto& rows : layer.kept)
+        result.trace.kv_bytes_f16 += rows.size() * std::size_t(impl_->config.head_dim) * 2 * sizeof(std::uint16_t);
+  }
+
+  // decode
+  const std::int64_t limit = generation_limit(plan, options);
+  std::vector<std::int32_t> history(prompt.begin(), prompt.end());
+  StageControl decode_control(callbacks, Progress::Stage::decode, double(std::max<std::int64_t>(limit, 1)), limit);
+  result.finish = options.n_predict >= 0 && limit == options.n_predict ? Finish::length : Finish::context_full;
+  for (std::int64_t produced = 0; produced < limit; ++produced) {
+    prefill_control.throw_if_stopped();
+    const Clock sampling;
+    const std::int32_t token = sampler.sample(logits, history);
+    stats.sample_ms += sampling.ms();
+    if (!options.sampling.ignore_eos && impl_->tokenizer.is_end_of_generation(token)) {
+      result.finish = Finish::end_of_generation;
+      break;
+    }
+    result.tokens.push_back(token);
+    history.push_back(token);
+    if (callbacks.on_token && !callbacks.on_token(token, impl_->tokenizer.decode({&token, 1}))) {
+      result.finish = Finish::stopped_by_caller;
+      break;
+    }
+    if (produced + 1 == limit) break;
+    const Clock step_clock;
+    const SequenceStep step = filled.cache.step({&token, 1});
+    backend.decode_step({&step, 1}, logits.data(), decode_control);
+    filled.cache.advance(1);
+    stats.decode_ms += step_clock.ms();
+    ++stats.n_decoded;
+    decode_control.work = double(produced + 1);
+    decode_control.poll();
+  }
+  stats.next_position = filled.cache.next_position;
+  stats.peak_rss = peak_rss_bytes();
+  result.stats = stats;
+  return result;
+}
+
+}  // namespace fastkv

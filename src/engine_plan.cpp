@@ -1,0 +1,75 @@
+// Context and memory of a run (spec/cli.md: -c, -n, --dry-run).
+#include "engine_plan.hpp"
+
+#include <algorithm>
+
+#include "core/check.hpp"
+#include "prefill/plan.hpp"
+#include "runtime/memory.hpp"
+
+namespace fastkv {
+
+std::size_t MemoryPlan::peak() const { return weights + std::max(file, cache + hidden + layer_kv + scratch); }
+
+std::int64_t generation_limit(const RunPlan& plan, const RunOptions& options) {
+  const std::int64_t room = plan.context - plan.n_prompt;
+  return options.n_predict < 0 ? room : std::min<std::int64_t>(options.n_predict, room);
+}
+
+// An open-ended answer starts with room for 512 tokens; the cache grows when it gets longer.
+std::int64_t reserved_rows(const RunPlan& plan, const RunOptions& options) {
+  const std::int64_t limit = generation_limit(plan, options);
+  return options.n_predict < 0 ? std::min<std::int64_t>(limit, 512) : limit;
+}
+
+RunPlan make_plan(const Backend& backend, const ModelConfig& config, std::int64_t n_prompt, const RunOptions& options,
+                  bool weights_loaded) {
+  check(n_prompt > 0, ErrorCode::bad_input, "the prompt is empty: expected at least one token");
+  check(options.n_predict >= -1, ErrorCode::invalid_option, "-n ", options.n_predict, ": expected -1 or more");
+  check(options.context >= 0, ErrorCode::invalid_option, "-c ", options.context, ": expected 0 or more");
+  RunPlan plan;
+  plan.n_prompt = n_prompt;
+  const std::int64_t trained = config.n_ctx_train;
+  plan.context = options.context > 0 ? options.context
+                 : options.n_predict < 0 ? trained
+                                         : std::min(trained, n_prompt + options.n_predict);
+  check(n_prompt <= plan.context, ErrorCode::context_exceeded, "prompt is too long (", n_prompt, " tokens, context ",
+        plan.context, options.context > 0 ? "): raise -c" : "): the model is trained for no more; -c N goes beyond it");
+  if (plan.context > trained && !config.rope_scaled)
+    plan.notes.push_back(concat("warning: context ", plan.context, " is longer than the trained context ", trained));
+  check(!options.all_logits || options.method.method.value_or(MethodName::fastkv) == MethodName::full,
+        ErrorCode::invalid_option, "--save-logits needs --method full: other methods do not compute every token");
+
+  plan.method = resolve(options.method, config.n_layer, n_prompt, plan.notes);
+  plan.layers = plan_layers(plan.method, config.n_layer, n_prompt);
+  if (options.all_logits) plan.layers.back().tokens_out = n_prompt;
+  plan.prefill_flops = prefill_flops(plan.layers, config);
+  plan.cache_k = backend.resolve_cache_type(options.cache_k, "-ctk");
+  plan.cache_v = backend.resolve_cache_type(options.cache_v, "-ctv");
+
+  const std::size_t row = backend.cache_row_bytes({plan.cache_k, plan.cache_v, 0}) * std::size_t(config.n_head_kv);
+  for (const LayerPlan& layer : plan.layers) plan.cache_bytes_prompt += std::size_t(layer.kept) * row;
+  plan.cache_bytes_full = std::size_t(n_prompt) * std::size_t(config.n_layer) * row;
+
+  const bool scored = plan.method.method != MethodName::full;
+  const BackendMemory bytes =
+      backend.memory(n_prompt, scored ? std::max(plan.method.window, plan.method.tsp_window) : 0);
+  MemoryPlan& memory = plan.memory;
+  memory.weights = bytes.weights;
+  memory.file = bytes.load_extra;
+  memory.cache =
+      plan.cache_bytes_prompt + std::size_t(reserved_rows(plan, options)) * std::size_t(config.n_layer) * row;
+  memory.hidden = bytes.hidden;
+  // rows that go on are gathered into a second buffer before the first is freed
+  for (const LayerPlan& layer : plan.layers)
+    if (layer.tokens_out < layer.tokens_in && &layer != &plan.layers.back())
+      memory.hidden += bytes.hidden / std::size_t(n_prompt) * std::size_t(layer.tokens_out);
+  memory.layer_kv = bytes.layer_kv;
+  memory.scratch = bytes.scratch;
+  if (options.all_logits)
+    memory.scratch += 2 * std::size_t(n_prompt) * std::size_t(config.n_vocab) * sizeof(float);
+  memory.available = available_memory_bytes() + (weights_loaded ? memory.weights : 0);
+  return plan;
+}
+
+}  // namespace fastkv

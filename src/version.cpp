@@ -1,0 +1,13 @@
+// What this build is and what this machine can run, for --version and bug reports.
+#include "backend/backend.hpp"
+#include "core/check.hpp"
+#include "fastkv/engine.hpp"
+
+namespace fastkv {
+
+std::string version_text() {
+  return concat("fastkv " FASTKV_VERSION " (", FASTKV_COMMIT, ")\n", "compiler: " FASTKV_COMPILER, "\n", devices_text(),
+                "GEMM: native; float32 through OpenBLAS (serial), loaded when used\n");
+}
+
+}  // namespace fastkv
