@@ -1,0 +1,20 @@
+// Kernels for AVX-512 F, CD, BW, DQ, VL.
+#include "simd/kernels/dot_bf16_float.inl.hpp"
+#include "simd/kernels/lanes_avx512.inl.hpp"
+
+namespace fastkv::simd {
+namespace {
+
+inline constexpr bool kWideCosts = true;
+template <bool wide>
+FASTKV_INLINE I32 dot_i8(I32 acc, I32 w, I32 a) {
+  return dot_i8_maddubs<wide>(acc, w, a);
+}
+FASTKV_INLINE F32 dot_bf16(F32 acc, I32 w, I32 a) { return dot_bf16_float(acc, w, a); }
+
+}  // namespace
+}  // namespace fastkv::simd
+
+#include "simd/kernels/table.inl.hpp"
+
+constinit const fastkv::simd::KernelTable fastkv::simd::kTableAvx512 = make_table(Isa::avx512);

@@ -1,0 +1,16 @@
+// Kernels for the x86-64 baseline (SSE2).
+#include "simd/kernels/dot_bf16_float.inl.hpp"
+#include "simd/kernels/lanes_sse2.inl.hpp"
+
+namespace fastkv::simd {
+namespace {
+
+inline constexpr bool kWideCosts = false;
+FASTKV_INLINE PartF dot_bf16(PartF acc, PartI w, PartI a) { return dot_bf16_float(acc, w, a); }
+
+}  // namespace
+}  // namespace fastkv::simd
+
+#include "simd/kernels/table.inl.hpp"
+
+constinit const fastkv::simd::KernelTable fastkv::simd::kTableScalar = make_table(Isa::scalar);

@@ -1,0 +1,48 @@
+// All kernel families of one ISA level as a table. Include after a lanes_*.inl.hpp, kWideCosts, dot_i8 and dot_bf16.
+#pragma once
+
+#include "simd/isa/tables.hpp"
+#include "simd/kernels/attention_decode.inl.hpp"
+#include "simd/kernels/gemm_f32.inl.hpp"
+#include "simd/kernels/gemv.inl.hpp"
+#include "simd/kernels/pack.inl.hpp"
+#include "simd/kernels/rows.inl.hpp"
+#include "simd/kernels/softmax.inl.hpp"
+
+namespace fastkv::simd {
+namespace {
+
+constexpr KernelTable make_table(Isa isa) {
+  return {
+      .isa = isa,
+      .unpack_i8 = unpack_i8,
+      .unpack_bf16 = unpack_bf16,
+      .unpack_f32 = unpack_f32,
+      .quantize_i8 = quantize_i8,
+      .gemm_i8 = gemm_i8,
+      .gemm_bf16 = gemm_bf16,
+      .gemm_f32 = gemm_f32,
+      .gemv_i8 = gemv_i8,
+      .gemv_f32 = gemv_f32,
+      .rms_norm = rms_norm,
+      .add = add,
+      .scale = scale,
+      .axpy = axpy,
+      .silu_mul = silu_mul,
+      .rope = rope,
+      .f32_to_bf16 = f32_to_bf16,
+      .pack_keys_f32 = pack_keys_f32,
+      .pack_keys_bf16 = pack_keys_bf16,
+      .pack_values_f32 = pack_values_f32,
+      .pack_values_bf16 = pack_values_bf16,
+      .softmax_block = softmax_block,
+      .row_max = row_max,
+      .exp_sum = exp_sum,
+      .encode_row = encode_row,
+      .attend_keys = attend_keys,
+      .attend_values = attend_values,
+  };
+}
+
+}  // namespace
+}  // namespace fastkv::simd
