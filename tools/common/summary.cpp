@@ -84,7 +84,7 @@ std::vector<std::string> describe_plan(const EngineInfo& info, const RunPlan& pl
           cache_types(plan) + "), " + format_bytes(memory.hidden) + " hidden states, " + format_bytes(memory.layer_kv) +
           " keys and values of one layer, " + format_bytes(memory.scratch) + " scratch",
       "memory: " + format_bytes(memory.peak()) + " at most, " + format_bytes(memory.available) + " available"};
-  for (const std::string& note : plan.notes) lines.push_back("note: " + note);
+  for (const std::string& note : plan.notes) lines.push_back((note.rfind("warning: ", 0) == 0 ? "" : "note: ") + note);
   return lines;
 }
 

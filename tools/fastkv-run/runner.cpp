@@ -29,13 +29,13 @@ void report_stopped(const Engine& engine, const RunPlan& plan, RunStats stats, c
   arguments.progress.wipe();
   const bool in_prefill = timings.ttft_ms == 0;
   if (!in_prefill && isatty(STDOUT_FILENO)) write_stdout("\n");
-  if (in_prefill && last.stage == Progress::Stage::prefill) {
-    if (stats.prefill_ms == 0) stats.prefill_ms = last.time_ms;
+  if (in_prefill) {
     // layer by layer: the tokens' worth of work that was done
-    stats.n_prompt = static_cast<std::int64_t>(last.fraction * static_cast<double>(plan.n_prompt));
-    arguments.log.info(format("stopped in the prompt at %.0f %%", 100 * last.fraction));
+    const double done = last.stage == Progress::Stage::prefill ? last.fraction : 0;
+    stats.n_prompt = static_cast<std::int64_t>(done * static_cast<double>(plan.n_prompt));
+    arguments.log.info(format("stopped in the prompt at %.0f %%", 100 * done));
   } else {
-    arguments.log.info(in_prefill ? "stopped" : "stopped while generating");
+    arguments.log.info("stopped while generating");
   }
   if (stats.peak_rss == 0) {
     rusage usage{};
