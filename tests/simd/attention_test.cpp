@@ -1,0 +1,186 @@
+// Packing of keys and values for prefill, and decode over cached rows of every element type.
+#include "simd/support/kernel_test.hpp"
+#include "simd/support/narrow.hpp"
+
+namespace fastkv::test {
+namespace {
+
+using simd::RowType;
+
+class Attention : public KernelTest {
+ protected:
+  static constexpr RowType kTypes[] = {RowType::f32, RowType::f16, RowType::bf16, RowType::q8_0};
+
+  /// n rows of d values encoded `stride` bytes apart, and what they decode to.
+  struct Cache {
+    std::vector<std::uint8_t> bytes;
+    std::vector<double> values;
+    std::size_t stride;
+  };
+  Cache make_cache(RowType type, int n, int d) {
+    Cache cache{{}, {}, simd::row_bytes(type, d) + 6};
+    cache.stride = (cache.stride + 3) / 4 * 4;
+    cache.bytes.resize(std::size_t(n - 1) * cache.stride + simd::row_bytes(type, d));
+    for (int j = 0; j < n; ++j) {
+      const Aligned<float> x = values(std::size_t(d));
+      std::uint8_t* row = cache.bytes.data() + std::size_t(j) * cache.stride;
+      kernels().encode_row(type, x.data(), d, row);
+      for (int i = 0; i < d; ++i) cache.values.push_back(decode(type, row, i));
+    }
+    return cache;
+  }
+  static double decode(RowType type, const std::uint8_t* row, int i) {
+    std::uint16_t half;
+    float word;
+    switch (type) {
+      case RowType::f32:
+        std::memcpy(&word, row + 4 * i, 4);
+        return word;
+      case RowType::f16:
+        std::memcpy(&half, row + 2 * i, 2);
+        return half_value(half);
+      case RowType::bf16:
+        std::memcpy(&half, row + 2 * i, 2);
+        return bf16_value(half);
+      case RowType::q8_0:
+        break;
+    }
+    std::memcpy(&half, row + i / 32 * 34, 2);
+    return half_value(half) * std::int8_t(row[i / 32 * 34 + 2 + i % 32]);
+  }
+};
+
+TEST_P(Attention, PackKeys) {
+  for (const int d : {2, 16, 30, 64, 80, 96, 128}) {
+    for (const int n : {1, 3, 15, 16}) {
+      SCOPED_TRACE(testing::Message() << n << " keys of " << d);
+      const int ld = d + 5;
+      const Aligned<float> keys = values(std::size_t((n - 1) * ld + d));
+      Aligned<float> panel(std::size_t(d * 16));
+      Aligned<std::uint16_t> narrow(std::size_t(d * 16));
+      std::fill(panel.begin(), panel.end(), 9.f), std::fill(narrow.begin(), narrow.end(), std::uint16_t(9));
+      kernels().pack_keys_f32(keys.data(), ld, n, d, panel.data());
+      kernels().pack_keys_bf16(keys.data(), ld, n, d, narrow.data());
+      for (int i = 0; i < d; ++i) {
+        for (int r = 0; r < 16; ++r) {
+          const float expected = r < n ? keys[std::size_t(r * ld + i)] : 0;
+          ASSERT_EQ(panel[std::size_t(i * 16 + r)], expected) << i << ' ' << r;
+          ASSERT_EQ(narrow[std::size_t(i / 2 * 32 + r * 2 + i % 2)], to_bf16(expected)) << i << ' ' << r;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(Attention, PackValues) {
+  for (const int d : {1, 16, 30, 64, 80, 96}) {
+    for (const int n : {1, 2, 15, 16, 17, 32}) {
+      SCOPED_TRACE(testing::Message() << n << " values of " << d);
+      const int ld = d + 3, n_pad = (n + 15) / 16 * 16, columns = (d + 15) / 16;
+      const Aligned<float> v = values(std::size_t((n - 1) * ld + d));
+      Aligned<float> out(std::size_t(columns * n_pad * 16));
+      Aligned<std::uint16_t> narrow(out.size());
+      std::fill(out.begin(), out.end(), 9.f), std::fill(narrow.begin(), narrow.end(), std::uint16_t(9));
+      kernels().pack_values_f32(v.data(), ld, n, n_pad, d, out.data());
+      kernels().pack_values_bf16(v.data(), ld, n, n_pad, d, narrow.data());
+      for (int c = 0; c < columns; ++c) {
+        for (int j = 0; j < n_pad; ++j) {
+          for (int r = 0; r < 16; ++r) {
+            const float expected = j < n && c * 16 + r < d ? v[std::size_t(j * ld + c * 16 + r)] : 0;
+            ASSERT_EQ(out[std::size_t((c * n_pad + j) * 16 + r)], expected);
+            ASSERT_EQ(narrow[std::size_t((c * n_pad / 2 + j / 2) * 32 + r * 2 + j % 2)], to_bf16(expected));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(Attention, KeysGiveScores) {
+  for (const RowType type : kTypes) {
+    for (const int d : {32, 64, 80, 96, 128}) {
+      if (type == RowType::q8_0 && d % 32) continue;
+      for (const int group : {1, 3, 4, 8}) {
+        for (const int n : {1, 2, 3, 4, 5, 17}) {
+          SCOPED_TRACE(testing::Message() << "type " << int(type) << " d " << d << " group " << group << " n " << n);
+          const Cache keys = make_cache(type, n, d);
+          const Aligned<float> q = values(std::size_t(group * d));
+          const int ldo = n + 2;
+          std::vector<float> out(std::size_t(group * ldo), 777.f);
+          const float scale = 0.09f;
+          kernels().attend_keys(type, q.data(), group, keys.bytes.data(), keys.stride, n, d, scale, out.data(), ldo);
+          for (int g = 0; g < group; ++g) {
+            for (int j = 0; j < ldo; ++j) {
+              const float actual = out[std::size_t(g * ldo + j)];
+              if (j >= n) {
+                ASSERT_EQ(actual, 777.f);
+                continue;
+              }
+              double sum = 0, magnitude = 0;
+              for (int i = 0; i < d; ++i) {
+                const double term = double(scale) * q[std::size_t(g * d + i)] * keys.values[std::size_t(j * d + i)];
+                sum += term, magnitude += std::abs(term);
+              }
+              // d/16 additions a lane, the product, 4 folds, the scale, a q8_0 value's product.
+              ASSERT_TRUE(close(actual, sum, (d / 16.0 + 8) * kEps * magnitude)) << g << ' ' << j;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(Attention, AScoreDependsOnItsOwnRowOnly) {
+  for (const RowType type : kTypes) {
+    const int d = 64, n = 19, group = 5;
+    const Cache keys = make_cache(type, n, d);
+    const Aligned<float> q = values(std::size_t(group * d));
+    std::vector<float> all(std::size_t(group * n));
+    kernels().attend_keys(type, q.data(), group, keys.bytes.data(), keys.stride, n, d, 0.125f, all.data(), n);
+    for (int g = 0; g < group; ++g) {
+      for (int j = 0; j < n; ++j) {
+        float one;
+        kernels().attend_keys(type, q.data() + g * d, 1, keys.bytes.data() + std::size_t(j) * keys.stride, keys.stride,
+                              1, d, 0.125f, &one, 1);
+        ASSERT_EQ(one, all[std::size_t(g * n + j)]) << "type " << int(type) << " head " << g << " key " << j;
+      }
+    }
+  }
+}
+
+TEST_P(Attention, ValuesAreSummed) {
+  for (const RowType type : kTypes) {
+    for (const int d : {32, 64, 80, 96, 128}) {
+      if (type == RowType::q8_0 && d % 32) continue;
+      for (const int group : {1, 3, 4, 8}) {
+        for (const int n : {1, 2, 17}) {
+          SCOPED_TRACE(testing::Message() << "type " << int(type) << " d " << d << " group " << group << " n " << n);
+          const Cache v = make_cache(type, n, d);
+          const int ldp = n + 1;
+          const Aligned<float> p = values(std::size_t(group * ldp)), before = values(std::size_t(group * d));
+          Aligned<float> acc(before.size());
+          std::copy(before.begin(), before.end(), acc.begin());
+          kernels().attend_values(type, p.data(), ldp, group, v.bytes.data(), v.stride, n, d, acc.data());
+          std::vector<double> expected, bounds;
+          for (int g = 0; g < group; ++g) {
+            for (int i = 0; i < d; ++i) {
+              double sum = before[std::size_t(g * d + i)], magnitude = std::abs(sum);
+              for (int j = 0; j < n; ++j) {
+                const double term = double(p[std::size_t(g * ldp + j)]) * v.values[std::size_t(j * d + i)];
+                sum += term, magnitude += std::abs(term);
+              }
+              expected.push_back(sum), bounds.push_back((n + 2) * kEps * magnitude);
+            }
+          }
+          expect_close(acc, expected, bounds);
+        }
+      }
+    }
+  }
+}
+
+FASTKV_EVERY_ISA(Attention);
+
+}  // namespace
+}  // namespace fastkv::test
