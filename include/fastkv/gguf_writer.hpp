@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -19,9 +20,11 @@ std::size_t tensor_bytes(std::string_view type, std::uint64_t n);
 /// dst[0..tensor_bytes(type, n)) = x[0..n) in `type`; errors as above.
 void quantize_tensor(std::string_view type, const float* x, std::uint64_t n, void* dst);
 
+class AtomicFile;
+
 /// Writes one file in this order: metadata and tensor declarations, then the data of all tensors as declared, then
-/// finish(). The bytes go to a temporary file beside `path`, which finish() renames; without finish(), or after an
-/// error, the temporary is removed and `path` is untouched. Throws Error io (full disk, no permission: one line),
+/// finish(). The bytes go to a temporary file beside `path`, which finish() renames; without finish() the destructor
+/// removes the temporary and `path` is untouched. Throws Error io (full disk, no permission: one line),
 /// internal (called out of order, wrong sizes, a name or key given twice).
 class GgufWriter {
  public:
@@ -62,12 +65,9 @@ class GgufWriter {
   void start_key(std::string_view key, std::uint32_t type);
   void append_string(std::string& out, std::string_view text);
   void write_header();
-  [[noreturn]] void fail_io(const char* action);
-  void discard() noexcept;
 
   std::string path_;
-  std::string temporary_;
-  int file_ = -1;
+  std::unique_ptr<AtomicFile> file_;
   std::string buffer_;         ///< bytes not yet handed to the system
   std::uint64_t written_ = 0;  ///< bytes of the file so far, buffer included
   std::string metadata_;       ///< encoded keys and values
@@ -78,6 +78,7 @@ class GgufWriter {
   std::size_t current_ = 0;          ///< tensor being written
   std::uint64_t current_bytes_ = 0;  ///< of it, written so far
   bool header_written_ = false;
+  bool finished_ = false;
 };
 
 }  // namespace fastkv

@@ -69,6 +69,26 @@ TEST(Fixtures, VocabularyOnlyFiles) {
   EXPECT_EQ(spm.scores.size(), 32000u);
 }
 
+/// What make-model wrote for the fuzzer; Q4_K_M falls back where rows are no multiple of 256.
+TEST(Fixtures, MakeModel) {
+  const auto folder = std::filesystem::path(FASTKV_BINARY_DIR) / "tests" / "fuzz" / "seeds";
+  const std::pair<const char*, DType> kFiles[] = {
+      {"f16.gguf", DType::f16}, {"q4_0.gguf", DType::q4_0}, {"q4_k_m.gguf", DType::q5_0}};
+  for (const auto& [name, type] : kFiles) {
+    FASTKV_REQUIRE_FILE(folder / name);
+    const auto file = GgufFile::open((folder / name).string());
+    const auto config = read_config(file);
+    const auto tensors = read_tensors(file, config);
+    EXPECT_EQ(tensors.layers[0].q.type, type);
+    EXPECT_EQ(std::size_t(config.n_vocab), read_vocab(file).tokens.size());
+    std::vector<float> x(std::size_t(tensors.layers[0].q.rows * tensors.layers[0].q.cols));
+    dequantize_row(type, tensors.layers[0].q.data, x.data(), x.size());
+    double power = 0;
+    for (const float value : x) power += double(value) * value;
+    EXPECT_NEAR(std::sqrt(power / double(x.size())), 1 / std::sqrt(config.n_embd), 0.02);  // a normal of 1/sqrt(inputs)
+  }
+}
+
 TEST(Fixtures, SmolLM2) {
   const auto path = test::smollm2();
   FASTKV_REQUIRE_FILE(path);

@@ -132,8 +132,8 @@ TEST_F(GgufWriterTest, FullDiskIsOneError) {
     const std::uint64_t dims[] = {1 << 20};
     writer.add_tensor("v", "F32", dims);
     EXPECT_EQ(code_of([&] { writer.write(std::vector<std::byte>(4 << 20)); }), ErrorCode::io);
-    EXPECT_TRUE(empty());
   }
+  EXPECT_TRUE(empty());
   ::setrlimit(RLIMIT_FSIZE, &old);
   std::signal(SIGXFSZ, handler);
   EXPECT_EQ(code_of([&] { GgufWriter writer((directory_ / "none" / "model.gguf").string()); }), ErrorCode::io);

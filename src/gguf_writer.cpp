@@ -1,16 +1,11 @@
-// Writes GGUF files through a temporary name, block by block.
+// Writes GGUF files block by block.
 #include "fastkv/gguf_writer.hpp"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
 #include <type_traits>
 #include <utility>
 
+#include "atomic_file.hpp"
 #include "core/check.hpp"
 #include "core/dtype.hpp"
 #include "core/quant_blocks.hpp"
@@ -72,24 +67,9 @@ void quantize_tensor(std::string_view type, const float* x, std::uint64_t n, voi
   quantize_row(known_type(type), x, dst, n);
 }
 
-GgufWriter::GgufWriter(std::string path) : path_(std::move(path)), temporary_(concat(path_, ".", ::getpid(), ".tmp")) {
-  file_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (file_ < 0) fail(ErrorCode::io, path_, ": cannot create ", temporary_, ": ", std::strerror(errno));
-}
+GgufWriter::GgufWriter(std::string path) : path_(std::move(path)), file_(std::make_unique<AtomicFile>(path_)) {}
 
-GgufWriter::~GgufWriter() { discard(); }
-
-void GgufWriter::discard() noexcept {
-  if (file_ < 0) return;
-  ::close(std::exchange(file_, -1));
-  ::unlink(temporary_.c_str());
-}
-
-void GgufWriter::fail_io(const char* action) {
-  const int error = errno;
-  discard();
-  fail(ErrorCode::io, path_, ": cannot ", action, " after ", written_, " bytes: ", std::strerror(error));
-}
+GgufWriter::~GgufWriter() = default;
 
 void GgufWriter::start_key(std::string_view key, std::uint32_t type) {
   check(!header_written_, ErrorCode::internal, path_, ": key '", key, "' added after tensor data");
@@ -185,13 +165,7 @@ void GgufWriter::put(const void* data, std::size_t n) {
 }
 
 void GgufWriter::flush() {
-  std::size_t done = 0;
-  while (done < buffer_.size()) {
-    const auto n = ::write(file_, buffer_.data() + done, buffer_.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail_io("write");
-    done += std::size_t(n);
-  }
+  file_->write(buffer_.data(), buffer_.size());
   buffer_.clear();
 }
 
@@ -213,7 +187,7 @@ void GgufWriter::write_header() {
 }
 
 void GgufWriter::write(std::span<const std::byte> data) {
-  check(file_ >= 0, ErrorCode::internal, path_, ": written to after the end");
+  check(!finished_, ErrorCode::internal, path_, ": written to after the end");
   if (!header_written_) write_header();
   while (!data.empty()) {
     check(current_ < tensors_.size(), ErrorCode::internal, path_, ": more data than the declared tensors hold");
@@ -230,14 +204,13 @@ void GgufWriter::write(std::span<const std::byte> data) {
 }
 
 void GgufWriter::finish() {
-  check(file_ >= 0, ErrorCode::internal, path_, ": finished twice");
+  check(!finished_, ErrorCode::internal, path_, ": finished twice");
   if (!header_written_) write_header();
   check(current_ == tensors_.size(), ErrorCode::internal, path_, ": expected data of ", tensors_.size(),
         " tensors, found ", current_);
   flush();
-  if (::fsync(file_) != 0) fail_io("write");  // a full disk may show only now
-  if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail_io("rename the finished file");
-  ::close(std::exchange(file_, -1));
+  file_->commit();
+  finished_ = true;
 }
 
 }  // namespace fastkv
