@@ -25,7 +25,7 @@ struct I8Rows {
 
 /// Weights unpacked for int8 arithmetic: panel p, w = scale · (q − zero) − min.
 struct I8Panels {
-  const std::uint8_t* q;       ///< [P][K32/4][16][4]  [64]
+  const std::uint8_t* q;       ///< [P][K32/4][16][4]  [64]; ≤ 127 unless zero is 128
   const float* scale;          ///< [P][K32/group][16] [64]
   const float* min;            ///< [P][K32/32][16]    [64], null: none
   int group;                   ///< 16 or 32
@@ -61,7 +61,7 @@ struct KernelTable {
   /// q, scale, sum of one row x [k]; q padded with zeros to K32 = round_up(k, 32). scale = max|x| / 127 per 32.
   void (*quantize_i8)(const float* x, std::int64_t k, std::int8_t* q, float* scale, std::int32_t* sum);
   /// c[m·ldc + 16p + r] = Σ_g a.scale · (b.scale · Σ q·(w − zero)) − a.scale · b.min · Σ q. Integer sums exact (int32).
-  /// |error| ≤ (K32/16 + 4) eps Σ|a||w|.
+  /// |error| ≤ (K32/16 + 4) eps Σ|a|(|scale·(q − zero)| + |min|).
   void (*gemm_i8)(std::int64_t m, std::int64_t k32, const I8Rows& a, const I8Panels& b, std::int64_t panels, float* c,
                   std::int64_t ldc);
   /// a [M, lda] bfloat16, b [P][k2/2][16][2] bfloat16 [64], k2 even; float32 accumulation; c += if accumulate.
@@ -105,7 +105,8 @@ struct KernelTable {
 
   // ---- scores and decode -------------------------------------------------------------------------------------------
   float (*row_max)(const float* x, std::int64_t n);                                           ///< −inf for n = 0
-  /// x = exp(scale·x − max) in place, returns Σ (16 running sums, fixed order). ≤ 4 eps relative each.
+  /// x = exp(scale·x − max) in place, returns Σ (16 running sums, fixed order). ≤ 4 eps relative each, beside what the
+  /// rounding of the argument makes (|scale·x| + |argument| eps); below e^−86.9 it is 0.
   float (*exp_sum)(float* x, std::int64_t n, float scale, float max);
   /// A float32 row [d] to a cache row, rounded once to nearest even (f16 saturates to ±65504).
   void (*encode_row)(RowType type, const float* x, int d, void* row);

@@ -73,7 +73,7 @@ TEST_P(Rows, SiluMul) {
     SCOPED_TRACE(n);
     Aligned<float> gate = values(std::size_t(n));
     const Aligned<float> up = values(std::size_t(n));
-    const float special[] = {0, -0.f, 1e-30f, 20, -20, 86, -86, 87.5f, -87.5f, 88.6f, -88.6f, 200, -200, 3e38f, -3e38f};
+    const float special[] = {0, -0.f, 1e-30f, 20, -20, 86, -86, 87.5f, -87.5f, 88.6f, -88.6f, 200, -200, 1e37f, -1e37f};
     for (std::size_t i = 0; i < gate.size() && i < std::size(special); ++i) gate[i] = special[i];
     std::vector<double> expected, bounds;
     for (std::size_t i = 0; i < gate.size(); ++i) {

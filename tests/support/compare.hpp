@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <limits>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 namespace fastkv::test {
@@ -54,6 +55,7 @@ testing::AssertionResult close(std::span<const A> actual, std::span<const E> exp
 /// Fails the current test unless close(...).
 inline void expect_close(double actual, double expected, double bound) { EXPECT_TRUE(close(actual, expected, bound)); }
 template <class A, class E, class B>
+  requires(!std::is_arithmetic_v<A>)
 void expect_close(const A& actual, const E& expected, const B& bound) {
   using Actual = const typename A::value_type;
   using Expected = const typename E::value_type;

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <ostream>
 #include <random>
 #include <span>
 #include <string>
@@ -18,6 +19,12 @@
 
 #include "simd/kernels.hpp"
 #include "support/compare.hpp"
+
+namespace fastkv::simd {
+
+inline void PrintTo(Isa isa, std::ostream* out) { *out << name(isa); }
+
+}  // namespace fastkv::simd
 
 namespace fastkv::test {
 
