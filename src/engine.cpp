@@ -79,7 +79,7 @@ std::vector<std::pair<std::int32_t, float>> best_logits(std::span<const float> l
 struct Engine::Impl {
   explicit Impl(const EngineOptions& o)
       : options(o),
-        file(GgufFile::open(o.model)),
+        file(GgufFile::open(o.model, o.load_mode == LoadMode::none ? FileAccess::read : FileAccess::map)),
         config(read_config(file)),
         tensors(read_tensors(file, config)),
         tokenizer(make_tokenizer(read_vocab(file))),
@@ -88,6 +88,10 @@ struct Engine::Impl {
   }
 
   void describe();
+  RunPlan plan(std::int64_t n_prompt, const RunOptions& run) const {
+    const std::size_t file_bytes = options.load_mode == LoadMode::none ? file.size() : 0;
+    return make_plan(*backend, config, n_prompt, run, {loaded, file_bytes});
+  }
 
   EngineOptions options;
   GgufFile file;
@@ -139,7 +143,7 @@ const EngineInfo& Engine::info() const { return impl_->info; }
 const Tokenizer& Engine::tokenizer() const { return impl_->tokenizer; }
 
 RunPlan Engine::plan(std::int64_t n_prompt, const RunOptions& options) const {
-  return make_plan(*impl_->backend, impl_->config, n_prompt, options, impl_->loaded);
+  return impl_->plan(n_prompt, options);
 }
 
 void Engine::load(const Callbacks& callbacks) {
@@ -162,7 +166,7 @@ RunResult Engine::run(std::span<const std::int32_t> prompt, const RunOptions& op
   stats = {};
 
   // plan
-  result.plan = make_plan(backend, impl_->config, std::int64_t(prompt.size()), options, true);
+  result.plan = impl_->plan(std::int64_t(prompt.size()), options);
   const RunPlan& plan = result.plan;
   check_prompt(prompt, vocab);
   check(options.force || plan.memory.peak() <= plan.memory.available, ErrorCode::out_of_memory, "the run needs ",

@@ -23,7 +23,7 @@ std::int64_t reserved_rows(const RunPlan& plan, const RunOptions& options) {
 }
 
 RunPlan make_plan(const Backend& backend, const ModelConfig& config, std::int64_t n_prompt, const RunOptions& options,
-                  bool weights_loaded) {
+                  const WeightState& weights) {
   check(n_prompt > 0, ErrorCode::bad_input, "the prompt is empty: expected at least one token");
   check(options.n_predict >= -1, ErrorCode::invalid_option, "-n ", options.n_predict, ": expected -1 or more");
   check(options.context >= 0, ErrorCode::invalid_option, "-c ", options.context, ": expected 0 or more");
@@ -56,7 +56,7 @@ RunPlan make_plan(const Backend& backend, const ModelConfig& config, std::int64_
       backend.memory(n_prompt, scored ? std::max(plan.method.window, plan.method.tsp_window) : 0);
   MemoryPlan& memory = plan.memory;
   memory.weights = bytes.weights;
-  memory.file = bytes.load_extra;
+  memory.file = weights.loaded ? 0 : std::max(bytes.load_extra, weights.file_bytes);
   memory.cache =
       plan.cache_bytes_prompt + std::size_t(reserved_rows(plan, options)) * std::size_t(config.n_layer) * row;
   memory.hidden = bytes.hidden;
@@ -68,7 +68,7 @@ RunPlan make_plan(const Backend& backend, const ModelConfig& config, std::int64_
   memory.scratch = bytes.scratch;
   if (options.all_logits)
     memory.scratch += 2 * std::size_t(n_prompt) * std::size_t(config.n_vocab) * sizeof(float);
-  memory.available = available_memory_bytes() + (weights_loaded ? memory.weights : 0);
+  memory.available = available_memory_bytes() + (weights.loaded ? memory.weights : 0);
   return plan;
 }
 

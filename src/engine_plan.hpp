@@ -6,10 +6,15 @@
 
 namespace fastkv {
 
-/// Throws Error invalid_option, context_exceeded, bad_input (empty prompt). `weights_loaded`: they no longer have to be
-/// found in the available memory.
+/// Where the weights are when a plan is made.
+struct WeightState {
+  bool loaded = false;            ///< they no longer have to be found in the available memory
+  std::size_t file_bytes = 0;     ///< of the file in private memory (LoadMode::none)
+};
+
+/// Throws Error invalid_option, context_exceeded, bad_input (empty prompt).
 RunPlan make_plan(const Backend& backend, const ModelConfig& config, std::int64_t n_prompt, const RunOptions& options,
-                  bool weights_loaded);
+                  const WeightState& weights);
 
 /// Tokens that may be generated: n_predict, or what the context leaves.
 std::int64_t generation_limit(const RunPlan& plan, const RunOptions& options);

@@ -69,10 +69,10 @@ std::string quoted(std::string_view text) {
   return out + "'";
 }
 
-GgufFile GgufFile::open(const std::string& path) {
+GgufFile GgufFile::open(const std::string& path, FileAccess access) {
   GgufFile file;
   file.path_ = path;
-  file.mapping_.emplace(path);
+  file.mapping_.emplace(path, access);
   file.bytes_ = file.mapping_->bytes();
   file.parse();
   return file;

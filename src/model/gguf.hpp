@@ -51,8 +51,8 @@ std::string quoted(std::string_view text);
 /// of another kind (version 1, big-endian, split) Error unsupported.
 class GgufFile {
  public:
-  /// Maps and parses `path`; also throws Error io.
-  static GgufFile open(const std::string& path);
+  /// Maps (or reads) and parses `path`; also throws Error io.
+  static GgufFile open(const std::string& path, FileAccess access = FileAccess::map);
   /// Parses `bytes`, which must outlive the result; `name` stands for the path in messages.
   static GgufFile from_memory(std::span<const std::byte> bytes, std::string name);
 

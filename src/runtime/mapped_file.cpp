@@ -1,4 +1,4 @@
-// Maps files with mmap and releases ranges with madvise.
+// Maps or reads files and releases ranges with madvise.
 #include "runtime/mapped_file.hpp"
 
 #include <fcntl.h>
@@ -26,7 +26,7 @@ struct Descriptor {
 
 }  // namespace
 
-MappedFile::MappedFile(const std::string& path) : path_(path) {
+MappedFile::MappedFile(const std::string& path, FileAccess access) : path_(path) {
   const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   check(file.fd >= 0, ErrorCode::io, path, ": cannot open: ", std::strerror(errno));
   struct stat status {};
@@ -35,9 +35,30 @@ MappedFile::MappedFile(const std::string& path) : path_(path) {
         S_ISDIR(status.st_mode) ? "a directory" : "something else");
   size_ = std::size_t(status.st_size);
   if (size_ == 0) return;  // mmap refuses a length of zero
-  void* address = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, file.fd, 0);
+  void* address = access == FileAccess::map
+                      ? ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, file.fd, 0)
+                      : ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   check(address != MAP_FAILED, ErrorCode::io, path, ": cannot map ", size_, " bytes: ", std::strerror(errno));
   data_ = static_cast<const std::byte*>(address);
+  if (access == FileAccess::read) {
+    try {
+      read_all(file.fd);
+    } catch (...) {
+      unmap();
+      throw;
+    }
+  }
+}
+
+void MappedFile::read_all(int fd) {
+  auto* to = const_cast<std::byte*>(data_);
+  for (std::size_t done = 0; done < size_;) {
+    const ssize_t n = ::read(fd, to + done, size_ - done);
+    if (n < 0 && errno == EINTR) continue;
+    check(n >= 0, ErrorCode::io, path_, ": cannot read: ", std::strerror(errno));
+    check(n > 0, ErrorCode::io, path_, ": expected ", size_, " bytes, found ", done);
+    done += std::size_t(n);
+  }
 }
 
 MappedFile::~MappedFile() { unmap(); }

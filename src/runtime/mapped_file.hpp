@@ -1,4 +1,4 @@
-// A whole file mapped read-only into memory.
+// A whole file in memory, read-only: mapped, or read into anonymous pages.
 #pragma once
 
 #include <cstddef>
@@ -7,12 +7,17 @@
 
 namespace fastkv {
 
-/// Owns one read-only, shared mapping. Pages come from the file on first touch and are not counted as private memory.
+enum class FileAccess {
+  map,   ///< pages come from the file on first touch and are not counted as private memory
+  read,  ///< the whole file is read at once into private memory (LoadMode::none)
+};
+
+/// Owns one read-only mapping of a file's bytes.
 class MappedFile {
  public:
-  /// Throws Error io: `path` cannot be opened, is not a regular file, or cannot be mapped. An empty file maps to no
+  /// Throws Error io: `path` cannot be opened, is not a regular file, or cannot be mapped or read. An empty file has no
   /// bytes.
-  explicit MappedFile(const std::string& path);
+  explicit MappedFile(const std::string& path, FileAccess access = FileAccess::map);
   ~MappedFile();
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&& other) noexcept;
@@ -23,11 +28,12 @@ class MappedFile {
   std::size_t size() const { return size_; }
   const std::string& path() const { return path_; }
 
-  /// Gives the pages that lie entirely inside `range` back to the system; touching them again reads the file again.
-  /// `range` must lie inside bytes(). A hint: failures are ignored.
+  /// Gives the pages that lie entirely inside `range` back to the system. Touching them again reads the file again if it
+  /// is mapped, and finds zeros if it was read. `range` must lie inside bytes(). A hint: failures are ignored.
   void advise_dontneed(std::span<const std::byte> range) const noexcept;
 
  private:
+  void read_all(int fd);
   void unmap() noexcept;
 
   std::string path_;
