@@ -97,7 +97,8 @@ TEST(RunErrors, MethodParametersAgainstTheModel) {
 TEST(RunErrors, RunTime) {
   FASTKV_REQUIRE_FILE(model());
   const Scratch scratch;
-  EXPECT_EQ(refusal(1, {"-m", scratch / "none.gguf", "-p", "x"}).find("cannot open " + scratch / "none.gguf"), 0u);
+  EXPECT_EQ(refusal(1, {"-m", scratch / "none.gguf", "-p", "x"}),
+            scratch / "none.gguf" + ": cannot open: No such file or directory");
   EXPECT_EQ(refusal(1, {"-m", model(), "-f", scratch / "none.txt"}),
             "cannot open " + scratch / "none.txt" + ": No such file or directory");
   EXPECT_EQ(refusal(1, {"-m", model(), "-f", scratch / "."}), "cannot read " + scratch / "." + ": Is a directory");

@@ -54,9 +54,11 @@ TEST_F(Run, StdoutIsTheGeneratedTextAlone) {
   const auto ids = Json::parse(slurp(trace))["generated"].get<std::vector<std::int32_t>>();
   ASSERT_EQ(ids.size(), 24u);
   const Tokenizer tokenizer = Tokenizer::from_file(model_);
-  std::string bytes;
-  for (std::int32_t id : ids) bytes += tokenizer.decode({&id, 1});
-  EXPECT_EQ(outcome.out, bytes);
+  // what the tokens add to the prompt's text, spaces included
+  auto all = Json::parse(slurp(ids_)).get<std::vector<std::int32_t>>();
+  const std::string prompt = tokenizer.decode(all);
+  all.insert(all.end(), ids.begin(), ids.end());
+  EXPECT_EQ(prompt + outcome.out, tokenizer.decode(all));
 }
 
 TEST_F(Run, TheSummaryHasTheLinesThatScriptsRead) {
@@ -224,7 +226,7 @@ TEST_F(Run, ADryRunLoadsNothing) {
 }
 
 TEST_F(Run, ProgressAsJson) {
-  std::string ids = "[1";
+  std::string ids("[1");
   for (int i = 1; i < 6000; ++i) ids += "," + std::to_string(3 + i % 500);
   const Outcome outcome = run({"--tokens", scratch_.write("ids.json", ids + "]"), "-c", "8192", "--method", "full",
                                "-n", "1", "--progress", "json", "-lv", "1"});

@@ -31,7 +31,7 @@ class Signals : public ::testing::Test {
 
   /// The path of a prompt that takes many seconds.
   std::string long_prompt() const {
-    std::string ids = "[1";
+    std::string ids("[1");
     for (int i = 1; i < 100000; ++i) ids += "," + std::to_string(3 + i % 500);
     return scratch_.write("long.json", ids + "]");
   }

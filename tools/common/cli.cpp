@@ -309,7 +309,8 @@ std::string CommandLine::help() const {
     for (std::size_t begin = 0; begin < right.size();) {
       const std::size_t end = std::min(right.find(' ', begin), right.size());
       if (column + end - begin > kWidth) {
-        text += "\n" + std::string(kColumn, ' ');
+        text.back() = '\n';
+        text += std::string(kColumn, ' ');
         column = kColumn;
       }
       text += right.substr(begin, end - begin) + " ";

@@ -112,11 +112,12 @@ void ProgressReport::draw(const Progress& progress) {
 
 void ProgressReport::print(const Progress& progress) {
   const int tenth = static_cast<int>(progress.fraction * 10);
-  const bool endless = progress.total <= 0;
-  if ((endless || tenth <= last_tenth_) && progress.time_ms - last_printed_ms_ < kLineEveryMs) return;
+  // generated text shows its own progress; a line now and then is for text that goes to a file
+  const bool by_share = progress.stage != Progress::Stage::decode;
+  if (!(by_share && tenth > last_tenth_) && progress.time_ms - last_printed_ms_ < kLineEveryMs) return;
   last_tenth_ = tenth;
   last_printed_ms_ = progress.time_ms;
-  const std::string share = endless ? "" : format("%3.0f %%  ", 100 * progress.fraction);
+  const std::string share = progress.total > 0 ? format("%3.0f %%  ", 100 * progress.fraction) : "";
   log_->info(std::string(verb(progress.stage)) + ": " + share + figures(progress));
 }
 

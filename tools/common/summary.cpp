@@ -63,13 +63,14 @@ const char* cache_type_name(CacheType type) {
 double per_second(double count, double ms) { return ms > 0 ? 1000 * count / ms : 0; }
 
 std::vector<std::string> describe_engine(const EngineInfo& info) {
-  const std::string threads = info.threads == info.threads_batch
-                                  ? format("%d", info.threads)
-                                  : format("%d (prompt %d)", info.threads, info.threads_batch);
+  std::string threads = format("%d", info.threads), reason = info.threads_reason;
+  if (info.threads_batch != info.threads) threads += format(", prompt %d", info.threads_batch);
+  const std::string count = threads + " threads: ";  // the reason may repeat it
+  if (reason.rfind(count, 0) == 0) reason.erase(0, count.size());
   return {"model: " + info.model_name + ", " + info.model_type + ", " + format_bytes(info.file_bytes) +
               format(", %d layers, %d/%d heads of %d, trained context %d", info.n_layer, info.n_head, info.n_head_kv,
                      info.head_dim, info.n_ctx_train),
-          "threads: " + threads + (info.threads_reason.empty() ? "" : " (" + info.threads_reason + ")"),
+          "threads: " + threads + (reason.empty() ? "" : " (" + reason + ")"),
           "compute: " + info.compute + ", isa " + info.isa + ", gemm " + info.gemm, "numa: " + info.numa};
 }
 

@@ -1,0 +1,44 @@
+# Sourced by quickstart.sh and test.sh: packages, the build, the small model. The caller stands in the project's root.
+
+# build; libraries; the fuzz target (clang, libFuzzer); tests that read object files (binutils); get-model (pip)
+FASTKV_PACKAGES="cmake ninja-build g++ pkg-config ccache binutils
+  libopenblas0-serial libopenblas-serial-dev libomp-dev libhwloc-dev libxsimd-dev libpcre2-dev nlohmann-json3-dev
+  libcli11-dev libgtest-dev libgmock-dev
+  clang libclang-rt-14-dev
+  ca-certificates python3 python3-pip"
+
+say() { echo "$(basename "$0"): $*" >&2; }
+
+install_packages() {
+  local missing="" package root=""
+  for package in $FASTKV_PACKAGES; do
+    [ "$(dpkg-query --show --showformat '${db:Status-Status}' "$package" 2> /dev/null)" = installed ] ||
+      missing="$missing $package"
+  done
+  [ -n "$missing" ] || return 0
+  if [ "$(id -u)" != 0 ]; then
+    command -v sudo > /dev/null || { say "not root and no sudo: apt-get install$missing"; return 1; }
+    root=sudo
+  fi
+  say "installing$missing"
+  # shellcheck disable=SC2086  # lists of words on purpose
+  $root apt-get update -qq >&2 &&
+    $root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing > /dev/null || {
+    say "apt-get could not install$missing"
+    return 1
+  }
+}
+
+# build FOLDER [CMAKE OPTION…]: configures and builds; the programs land in FOLDER/bin.
+build() {
+  local folder=$1
+  shift
+  # kernels are large: one compiler per gigabyte of free memory at most
+  local jobs available
+  jobs=$(nproc)
+  available=$(awk '/MemAvailable/ { print int($2 / 1500000) }' /proc/meminfo)
+  [ "$jobs" -le "$available" ] || jobs=$((available > 0 ? available : 1))
+  say "building in $folder"
+  CXX=${CXX:-g++} cmake -S . -B "$folder" -G Ninja "$@" > /dev/null
+  cmake --build "$folder" --parallel "$jobs" >&2
+}
