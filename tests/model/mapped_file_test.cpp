@@ -41,9 +41,20 @@ TEST(MappedFile, HoldsTheBytes) {
   EXPECT_TRUE(same());
 }
 
+/// Read into memory, the bytes are still there after the file was truncated.
+TEST(MappedFile, ReadInsteadOfMapped) {
+  const std::string content(2 * 65536 + 17, 'y');
+  const TemporaryFile file(content);
+  const MappedFile read(file.path.string(), FileAccess::read);
+  std::filesystem::resize_file(file.path, 0);
+  ASSERT_EQ(read.size(), content.size());
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(read.bytes().data()), read.size()), content);
+}
+
 TEST(MappedFile, EmptyFile) {
   const TemporaryFile file("");
   EXPECT_EQ(MappedFile(file.path.string()).size(), 0u);
+  EXPECT_EQ(MappedFile(file.path.string(), FileAccess::read).size(), 0u);
 }
 
 TEST(MappedFile, ErrorsNameTheFile) {
