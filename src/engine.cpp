@@ -218,7 +218,7 @@ RunResult Engine::run(std::span<const std::int32_t> prompt, const RunOptions& op
     }
     result.tokens.push_back(token);
     history.push_back(token);
-    if (callbacks.on_token && !callbacks.on_token(token, impl_->tokenizer.decode({&token, 1}))) {
+    if (callbacks.on_token && !callbacks.on_token(token, impl_->tokenizer.piece(token))) {
       result.finish = Finish::stopped_by_caller;
       break;
     }

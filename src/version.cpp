@@ -7,7 +7,7 @@ namespace fastkv {
 
 std::string version_text() {
   return concat("fastkv " FASTKV_VERSION " (", FASTKV_COMMIT, ")\n", "compiler: " FASTKV_COMPILER, "\n", devices_text(),
-                "GEMM: native; float32 through OpenBLAS (serial), loaded when used\n");
+                "GEMM: native; float32 through OpenBLAS, loaded when used\n");
 }
 
 }  // namespace fastkv

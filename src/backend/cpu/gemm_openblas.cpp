@@ -28,13 +28,18 @@ const OpenBlas& OpenBlas::load(simd::Isa isa) {
 }
 
 OpenBlas::OpenBlas(simd::Isa isa) {
-  // The serial build: the pthread and OpenMP builds would fight our threads over the cores.
-  if (!std::getenv("OPENBLAS_CORETYPE")) setenv("OPENBLAS_CORETYPE", core_type(isa), 1);
-  void* library = dlopen("/usr/lib/x86_64-linux-gnu/openblas-serial/libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
-  check(library, ErrorCode::unsupported,
-        "OpenBLAS (serial build) not found: install libopenblas0-serial, or use --gemm native");
+  // The pthread build held to one thread per call. Not the serial build: it keeps its work buffers without locks, and
+  // two threads calling it at once corrupted one another's results (Debian's 0.3.21). Not the OpenMP build: it brings a
+  // second OpenMP runtime into the process.
+  static constexpr const char* kFile = "/usr/lib/x86_64-linux-gnu/openblas-pthread/libopenblas.so.0";
+  setenv("OPENBLAS_CORETYPE", core_type(isa), 0);   // read by the library's constructor; the user's own choice stays
+  setenv("OPENBLAS_NUM_THREADS", "1", 1);           // so that no worker threads are made
+  void* library = dlopen(kFile, RTLD_NOW | RTLD_LOCAL);
+  check(library, ErrorCode::unsupported, "OpenBLAS not found at ", kFile,
+        ": install libopenblas0-pthread, or use --gemm native");
   sgemm_ = dlsym(library, "cblas_sgemm");
-  check(sgemm_, ErrorCode::unsupported, "OpenBLAS without cblas_sgemm: install libopenblas0-serial, or use --gemm native");
+  check(sgemm_, ErrorCode::unsupported, kFile, ": expected the symbol cblas_sgemm; use --gemm native");
+  if (void* set_threads = dlsym(library, "openblas_set_num_threads")) reinterpret_cast<void (*)(int)>(set_threads)(1);
   if (void* name = dlsym(library, "openblas_get_corename")) core_ = reinterpret_cast<char* (*)()>(name)();
 }
 

@@ -8,7 +8,7 @@
 
 namespace fastkv::cpu {
 
-/// OpenBLAS, the serial build: it never owns threads. Loaded once per process.
+/// OpenBLAS with one thread per call: it never owns threads. Loaded once per process.
 class OpenBlas {
  public:
   /// Loads the library with the kernels of `isa` (Haswell, SkylakeX, …: its own detection knows no recent CPU). The
