@@ -49,6 +49,7 @@ TEST_F(Signals, InThePrompt) {
     stop(process, number, true);
     EXPECT_EQ(process.out(), "");
     EXPECT_NE(process.err().find("stopped in the prompt at "), std::string::npos);
+    EXPECT_EQ(process.err().find("TTFT"), std::string::npos) << "there was no first token";
   }
 }
 
@@ -59,6 +60,7 @@ TEST_F(Signals, WhileGenerating) {
     ASSERT_TRUE(process.wait_until([&] { return process.out().size() > 40; })) << process.wait().err;
     stop(process, number, true);
     EXPECT_NE(process.err().find("stopped while generating"), std::string::npos);
+    EXPECT_NE(process.err().find("TTFT"), std::string::npos);
   }
 }
 

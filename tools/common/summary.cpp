@@ -102,18 +102,20 @@ std::vector<std::string> describe_layers(const RunPlan& plan) {
 
 std::vector<std::string> summary(const EngineInfo& info, const RunPlan& plan, const RunStats& stats,
                                  const Timings& timings) {
+  std::vector<std::string> lines = {timing_line("prompt eval time", stats.prefill_ms, stats.n_prompt, "tokens"),
+                                    timing_line("eval time", stats.decode_ms, stats.n_decoded, "runs  "),
+                                    "          method = " + method_text(info, plan, stats.coverage)};
+  if (timings.ttft_ms == 0) return lines;  // stopped before there was a cache or a token
   std::string cache = "        KV cache = " + format_bytes(stats.cache_bytes) + " " + cache_types(plan);
   if (stats.cache_bytes > 0 && stats.cache_bytes < stats.cache_bytes_full) {
     cache += " (full: " + format_bytes(stats.cache_bytes_full) +
              format(", %.1fx smaller)",
                     static_cast<double>(stats.cache_bytes_full) / static_cast<double>(stats.cache_bytes));
   }
-  return {timing_line("prompt eval time", stats.prefill_ms, stats.n_prompt, "tokens"),
-          timing_line("eval time", stats.decode_ms, stats.n_decoded, "runs  "),
-          "          method = " + method_text(info, plan, stats.coverage),
-          cache + ", peak RSS " + format_bytes(stats.peak_rss),
-          format("            TTFT = %.1f ms (tokenize %.1f, prefill %.1f, sample %.1f)", timings.ttft_ms,
-                 timings.tokenize_ms, stats.prefill_ms, stats.sample_ms)};
+  lines.push_back(cache + ", peak RSS " + format_bytes(stats.peak_rss));
+  lines.push_back(format("            TTFT = %.1f ms (tokenize %.1f, prefill %.1f, sample %.1f)", timings.ttft_ms,
+                         timings.tokenize_ms, stats.prefill_ms, timings.sample_ms));
+  return lines;
 }
 
 }  // namespace fastkv::tools

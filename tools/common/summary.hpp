@@ -10,7 +10,8 @@ namespace fastkv::tools {
 
 struct Timings {
   double tokenize_ms = 0;
-  double ttft_ms = 0;  ///< from the start of tokenising to the first token; loading is not part of it
+  double sample_ms = 0;  ///< choosing the first token
+  double ttft_ms = 0;    ///< from the start of tokenising to the first token; loading is not part of it
 };
 
 /// Model, machine and their settings.
@@ -21,7 +22,7 @@ std::vector<std::string> describe_plan(const EngineInfo& info, const RunPlan& pl
 std::vector<std::string> describe_layers(const RunPlan& plan);
 
 /// llama.cpp's two timing lines, then method, cache and time to first token (spec/cli.md). Of a run that was stopped in
-/// its prefill, `stats.n_prompt` is the number of tokens done.
+/// its prefill (ttft_ms is 0), `stats.n_prompt` is the number of tokens done, and cache and first token are left out.
 std::vector<std::string> summary(const EngineInfo& info, const RunPlan& plan, const RunStats& stats,
                                  const Timings& timings);
 

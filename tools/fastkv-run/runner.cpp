@@ -81,7 +81,10 @@ FinishedRun run_prompt(Engine& engine, const Prompt& prompt, const RunOptions& o
   callbacks.on_progress = [&](const Progress& progress) { arguments.progress.update(progress); };
   const Clock::time_point start = Clock::now();
   callbacks.on_token = [&](std::int32_t, std::string_view bytes) {
-    if (run.timings.ttft_ms == 0) run.timings.ttft_ms = prompt.tokenize_ms + milliseconds_since(start);
+    if (run.timings.ttft_ms == 0) {
+      run.timings.ttft_ms = prompt.tokenize_ms + milliseconds_since(start);
+      run.timings.sample_ms = stats.sample_ms;
+    }
     try {  // the library is not asked to carry our exceptions
       const std::string ready = stops.push(characters.push(bytes));
       if (!ready.empty()) {
@@ -105,7 +108,8 @@ FinishedRun run_prompt(Engine& engine, const Prompt& prompt, const RunOptions& o
     throw;
   }
   if (run.timings.ttft_ms == 0) {  // nothing was generated
-    run.timings.ttft_ms = prompt.tokenize_ms + run.result.stats.prefill_ms + run.result.stats.sample_ms;
+    run.timings.sample_ms = run.result.stats.sample_ms;
+    run.timings.ttft_ms = prompt.tokenize_ms + run.result.stats.prefill_ms + run.timings.sample_ms;
   }
   return run;
 }
