@@ -14,9 +14,8 @@ FASTKV_INLINE F32 load_row(const std::uint8_t* row, int i) {
   if constexpr (T == RowType::f16) return F32::from_f16(reinterpret_cast<const std::uint16_t*>(row) + i);
   if constexpr (T == RowType::bf16) return F32::from_bf16(reinterpret_cast<const std::uint16_t*>(row) + i);
   const std::uint8_t* block = row + i / 32 * 34;
-  std::uint16_t halves[16];
-  for (std::uint16_t& half : halves) half = read<std::uint16_t>(block);
-  return F32::from_f16(halves) * F32::from_i8(reinterpret_cast<const std::int8_t*>(block + 2 + i % 32));
+  return F32::set_f16(read<std::uint16_t>(block)) *
+         F32::from_i8(reinterpret_cast<const std::int8_t*>(block + 2 + i % 32));
 }
 /// The last n < 16 values of a row, zeros behind (never of q8_0, whose rows are whole blocks).
 template <RowType T>
@@ -27,9 +26,10 @@ FASTKV_INLINE F32 load_row_first(const std::uint8_t* row, int i, int n) {
   return load_row<T>(values, 0);
 }
 
-inline constexpr int kHeads = 4;  ///< query heads that share the decoding of a row
-inline constexpr int kKeys = 4;   ///< keys whose horizontal sums are taken together
-inline constexpr int kValueChunks = kVectorBits == 512 ? 4 : kVectorBits == 256 ? 1 : 1;
+inline constexpr int kHeads = 4;                                 ///< query heads that share the decoding of a row
+inline constexpr int kKeys = 4;                                  ///< keys whose horizontal sums are taken together
+inline constexpr int kValueChunks = kVectorBits == 512 ? 4 : 1;  ///< vectors of a value row summed at once
+inline constexpr std::int64_t kValueRows = 32;                   ///< rows that all chunks pass while they are in L1
 
 /// Four scores (keys at rows[0..3]) of each of Heads query heads.
 template <RowType T, int Heads>
@@ -100,18 +100,21 @@ void sum_values(const float* p, std::int64_t ldp, const std::uint8_t* values, st
 template <RowType T, int Heads>
 void attend_values_as(const float* p, std::int64_t ldp, const std::uint8_t* values, std::size_t stride, std::int64_t n,
                       int d, float* acc) {
-  int c = 0;
-  for (; c + 16 * kValueChunks <= d; c += 16 * kValueChunks) {
-    sum_values<T, Heads, kValueChunks>(p, ldp, values, stride, n, d, c, acc);
-  }
-  for (; c + 16 <= d; c += 16) sum_values<T, Heads, 1>(p, ldp, values, stride, n, d, c, acc);
-  if constexpr (T != RowType::q8_0) {
-    for (int g = 0; c < d && g < Heads; ++g) {
-      F32 total = load_first(acc + g * d + c, d - c);
-      for (std::int64_t j = 0; j < n; ++j) {
-        total = fma(F32::set(p[g * ldp + j]), load_row_first<T>(values + std::size_t(j) * stride, c, d - c), total);
+  for (std::int64_t j0 = 0; j0 < n; j0 += kValueRows, p += kValueRows, values += kValueRows * stride) {
+    const std::int64_t rows = n - j0 < kValueRows ? n - j0 : kValueRows;
+    int c = 0;
+    for (; c + 16 * kValueChunks <= d; c += 16 * kValueChunks) {
+      sum_values<T, Heads, kValueChunks>(p, ldp, values, stride, rows, d, c, acc);
+    }
+    for (; c + 16 <= d; c += 16) sum_values<T, Heads, 1>(p, ldp, values, stride, rows, d, c, acc);
+    if constexpr (T != RowType::q8_0) {
+      for (int g = 0; c < d && g < Heads; ++g) {
+        F32 total = load_first(acc + g * d + c, d - c);
+        for (std::int64_t j = 0; j < rows; ++j) {
+          total = fma(F32::set(p[g * ldp + j]), load_row_first<T>(values + std::size_t(j) * stride, c, d - c), total);
+        }
+        store_first(total, acc + g * d + c, d - c);
       }
-      store_first(total, acc + g * d + c, d - c);
     }
   }
 }

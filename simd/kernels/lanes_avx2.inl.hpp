@@ -49,6 +49,7 @@ struct PartF {
   FASTKV_INLINE static __m128i words(const void* p) { return _mm_loadu_si128(static_cast<const __m128i_u*>(p)); }
   FASTKV_INLINE static __m128i eight_bytes(const void* p) { return _mm_loadl_epi64(static_cast<const __m128i_u*>(p)); }
   FASTKV_INLINE static PartF from_f16(const std::uint16_t* p) { return {Batch(_mm256_cvtph_ps(words(p)))}; }
+  FASTKV_INLINE static PartF set_f16(std::uint16_t x) { return {Batch(_mm256_cvtph_ps(_mm_set1_epi16(short(x))))}; }
   FASTKV_INLINE static PartF from_bf16(const std::uint16_t* p) {
     return {Batch(_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(words(p)), 16)))};
   }

@@ -50,6 +50,7 @@ struct F32 {
     return _mm_loadu_si128(static_cast<const __m128i_u*>(p));
   }
   FASTKV_INLINE static F32 from_f16(const std::uint16_t* p) { return {Batch(_mm512_cvtph_ps(words(p)))}; }
+  FASTKV_INLINE static F32 set_f16(std::uint16_t x) { return {Batch(_mm512_cvtph_ps(_mm256_set1_epi16(short(x))))}; }
   FASTKV_INLINE static F32 from_bf16(const std::uint16_t* p) {
     return {Batch(_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(words(p)), 16)))};
   }
@@ -67,7 +68,8 @@ FASTKV_INLINE F32 operator+(F32 a, F32 b) { return {a.v + b.v}; }
 FASTKV_INLINE F32 operator-(F32 a, F32 b) { return {a.v - b.v}; }
 FASTKV_INLINE F32 operator*(F32 a, F32 b) { return {a.v * b.v}; }
 FASTKV_INLINE F32 operator/(F32 a, F32 b) { return {a.v / b.v}; }
-FASTKV_INLINE F32 fma(F32 a, F32 b, F32 c) { return {xsimd::fma(a.v, b.v, c.v)}; }
+/// Not xsimd::fma, which in 8.1 is a product and a sum for its AVX-512 architectures.
+FASTKV_INLINE F32 fma(F32 a, F32 b, F32 c) { return {Batch(_mm512_fmadd_ps(a.v, b.v, c.v))}; }
 FASTKV_INLINE F32 max(F32 a, F32 b) { return {Batch(_mm512_max_ps(a.v, b.v))}; }
 FASTKV_INLINE F32 min(F32 a, F32 b) { return {Batch(_mm512_min_ps(a.v, b.v))}; }
 FASTKV_INLINE F32 keep_if_ge(F32 a, F32 x, F32 y) {

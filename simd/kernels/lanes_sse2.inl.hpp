@@ -83,6 +83,7 @@ struct PartF {
     return _mm_unpacklo_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i_u*>(p)), _mm_setzero_si128());
   }
   FASTKV_INLINE static PartF from_f16(const std::uint16_t* p) { return {Batch(half_to_float(halves(p)))}; }
+  FASTKV_INLINE static PartF set_f16(std::uint16_t x) { return {Batch(half_to_float(_mm_set1_epi32(x)))}; }
   FASTKV_INLINE static PartF from_bf16(const std::uint16_t* p) {
     return {Batch(_mm_castsi128_ps(_mm_slli_epi32(halves(p), 16)))};
   }

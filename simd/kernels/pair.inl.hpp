@@ -83,6 +83,7 @@ struct Pair {
   }
   // Float vectors from narrow elements, and back.
   FASTKV_INLINE static Pair from_f16(const std::uint16_t* p) { return {T::from_f16(p), T::from_f16(p + lanes / 2)}; }
+  FASTKV_INLINE static Pair set_f16(std::uint16_t x) { return {T::set_f16(x), T::set_f16(x)}; }
   FASTKV_INLINE static Pair from_bf16(const std::uint16_t* p) { return {T::from_bf16(p), T::from_bf16(p + lanes / 2)}; }
   FASTKV_INLINE static Pair from_i8(const std::int8_t* p) { return {T::from_i8(p), T::from_i8(p + lanes / 2)}; }
   FASTKV_INLINE static Pair from_u8(const std::uint8_t* p) { return {T::from_u8(p), T::from_u8(p + lanes / 2)}; }

@@ -43,20 +43,14 @@ FASTKV_INLINE std::uint16_t to_half(float x) {
   clamp_half(F32::set(x)).to_f16(lanes);
   return lanes[0];
 }
-FASTKV_INLINE float from_half(std::uint16_t half) {
-  std::uint16_t halves[16] = {half};
-  alignas(64) float lanes[16];
-  F32::from_f16(halves).store(lanes);
-  return lanes[0];
-}
-
 void encode_q8_0(const float* x, int d, std::uint8_t* row) {
   for (int i = 0; i < d; i += 32, row += 34) {
     const Group g = load_group(x + i, 32);
     // The scale as it will be read back, so that its rounding costs nothing twice.
     const std::uint16_t half = to_half(max_abs(g) / 127.f);
-    const float scale = from_half(half);
-    const F32 inverse = F32::set(scale > 0 ? 1.f / scale : 0.f);
+    alignas(64) float scale[16];
+    F32::set_f16(half).store(scale);
+    const F32 inverse = F32::set(scale[0] > 0 ? 1.f / scale[0] : 0.f);
     std::memcpy(row, &half, 2);
     to_level(g.lo, inverse).to_i8(reinterpret_cast<std::int8_t*>(row) + 2);
     to_level(g.hi, inverse).to_i8(reinterpret_cast<std::int8_t*>(row) + 18);

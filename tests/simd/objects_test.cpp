@@ -96,6 +96,7 @@ TEST_P(IsaObject, HasTheInstructionsOfItsLevelAndNoneAbove) {
     EXPECT_EQ(zmm, 0);
     EXPECT_EQ(mask, 0) << "AVX-512 mask registers";
   } else {
+    EXPECT_GT(count("vfmadd.*ps .*%zmm"), 0);
     EXPECT_GT(zmm, 0);
   }
 }
