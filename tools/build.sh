@@ -2,7 +2,7 @@
 
 # build; libraries; the fuzz target (clang, libFuzzer); tests that read object files (binutils); get-model (pip)
 FASTKV_PACKAGES="cmake ninja-build g++ pkg-config ccache binutils
-  libopenblas0-serial libopenblas-serial-dev libomp-dev libhwloc-dev libxsimd-dev libpcre2-dev nlohmann-json3-dev
+  libopenblas-dev libopenblas0-pthread libomp-dev libhwloc-dev libxsimd-dev libpcre2-dev nlohmann-json3-dev
   libcli11-dev libgtest-dev libgmock-dev
   clang libclang-rt-14-dev
   ca-certificates python3 python3-pip"
