@@ -22,23 +22,23 @@ namespace fastkv {
 /// Lets a long operation report work and be stopped. Operations call work() from any thread and poll() from the
 /// calling thread, at least every tenth of a second.
 struct RunControl {
-  std::atomic<double> work{0};                    ///< FLOPs (prefill, decode) or bytes (load) done so far
+  std::atomic<double> work{0};  ///< FLOPs (prefill, decode) or bytes (load) done so far
   const std::atomic<bool>* stop = nullptr;
-  std::function<void(double work)> on_poll;       ///< calling thread only
+  std::function<void(double work)> on_poll;  ///< calling thread only
 
   bool stopping() const { return stop && stop->load(std::memory_order_relaxed); }
   void add_work(double amount) { work.fetch_add(amount, std::memory_order_relaxed); }
   void poll() const {
     if (on_poll) on_poll(work.load(std::memory_order_relaxed));
   }
-  void throw_if_stopped() const;                  ///< Error cancelled
+  void throw_if_stopped() const;  ///< Error cancelled
 };
 
 /// Rows of the residual stream, float32 [n, D], each with its original position (its RoPE angle).
 class Hidden {
  public:
   virtual ~Hidden() = default;
-  std::vector<std::int32_t> positions;            ///< [n] ascending
+  std::vector<std::int32_t> positions;  ///< [n] ascending
   std::int64_t n() const { return std::int64_t(positions.size()); }
 };
 
@@ -51,7 +51,7 @@ class LayerState {
 
 /// Which query rows of a layer score its keys.
 struct ScoreNeeds {
-  std::int64_t rows = 0;      ///< the last `rows` query rows are kept for window_scores(); 0: no scores
+  std::int64_t rows = 0;  ///< the last `rows` query rows are kept for window_scores(); 0: no scores
 };
 
 /// float32 [heads, n] on the device.
@@ -74,21 +74,21 @@ class LayerCache {
  public:
   virtual ~LayerCache() = default;
   virtual std::int64_t length(int head) const = 0;
-  virtual std::size_t bytes() const = 0;                     ///< of the rows now stored
-  virtual void truncate(std::int64_t appended) = 0;          ///< keep only the first `appended` rows added by decode
+  virtual std::size_t bytes() const = 0;             ///< of the rows now stored
+  virtual void truncate(std::int64_t appended) = 0;  ///< keep only the first `appended` rows added by decode
   /// Row `row` of stored head `head` as float32 [d], for tests.
   virtual void read_row(int head, std::int64_t row, float* key, float* value) const = 0;
 };
 
 struct CacheFormat {
-  CacheType k = CacheType::f16, v = CacheType::f16;          ///< resolved, not automatic
-  std::int64_t reserve = 0;                                  ///< rows that decode will append
+  CacheType k = CacheType::f16, v = CacheType::f16;  ///< resolved, not automatic
+  std::int64_t reserve = 0;                          ///< rows that decode will append
 };
 
-/// One sequence of a decode step: `tokens` are appended at first_position, first_position + 1, … and attend to the cache
-/// and to one another causally.
+/// One sequence of a decode step: `tokens` are appended at first_position, first_position + 1, … and attend to the
+/// cache and to one another causally.
 struct SequenceStep {
-  std::span<const std::unique_ptr<LayerCache>> layers;       ///< [N]
+  std::span<const std::unique_ptr<LayerCache>> layers;  ///< [N]
   std::span<const std::int32_t> tokens;
   std::int64_t first_position = 0;
 };
@@ -119,8 +119,8 @@ class Backend {
   /// Bytes of a cache row of one stored head, K and V together.
   virtual std::size_t cache_row_bytes(const CacheFormat& format) const = 0;
 
-  /// Packs the weights, tensor by tensor; `packed` is called for each that is no longer needed in the file. `work` counts
-  /// file bytes.
+  /// Packs the weights, tensor by tensor; `packed` (may be empty) is called for each that is no longer needed in the
+  /// file. `work` counts file bytes.
   virtual void load(const ModelTensors& tensors, const std::function<void(const TensorView&)>& packed,
                     RunControl& control) = 0;
 
@@ -132,9 +132,10 @@ class Backend {
   virtual std::unique_ptr<LayerState> begin_layer(int layer, const Hidden& x, const ScoreNeeds& needs,
                                                   RunControl& control) = 0;
   /// The rest of the layer, in place: q, causal attention over the state's rows, o_proj, residual, norm, MLP, residual.
-  /// `next` (one head; null: all rows): only these rows are computed and remain in x (shortcuts S1, S2); a row attends to
-  /// the state's rows up to its own original index.
-  virtual void finish_layer(int layer, Hidden& x, const LayerState& state, const Selection* next, RunControl& control) = 0;
+  /// `next` (one head; null: all rows): only these rows are computed and remain in x (shortcuts S1, S2); a row attends
+  /// to the state's rows up to its own original index.
+  virtual void finish_layer(int layer, Hidden& x, const LayerState& state, const Selection* next,
+                            RunControl& control) = 0;
   /// logits [rows, V] of the last `rows` rows of x: final norm, output head.
   virtual void logits(const Hidden& x, std::int64_t rows, float* out, RunControl& control) = 0;
   /// Keeps only `rows` (one head) of x: for methods run with shortcuts off.
@@ -164,8 +165,8 @@ class Backend {
   virtual double coverage(const Scores& raw, const Selection& keep, std::int64_t window) = 0;
 
   // ---- cache and decode --------------------------------------------------------------------------------------------
-  /// Rows of K and V per stored head, rounded once from float32. K stored heads: head k keeps row set k; H stored heads:
-  /// head h keeps rows of key/value head ⌊h/G⌋.
+  /// Rows of K and V per stored head, rounded once from float32. K stored heads: head k keeps row set k; H stored
+  /// heads: head h keeps rows of key/value head ⌊h/G⌋.
   virtual std::unique_ptr<LayerCache> store(const LayerState& state, const Selection& keep, const CacheFormat& format,
                                             RunControl& control) = 0;
   /// All layers and the output head for every sequence; logits [sequences, V] of each one's last token.
@@ -174,7 +175,8 @@ class Backend {
 
 /// The backend `options.device` for a model of shape `config`. Throws Error (unsupported device, invalid_option).
 /// `tensors` gives types and shapes only; weights come with load().
-std::unique_ptr<Backend> make_backend(const EngineOptions& options, const ModelConfig& config, const ModelTensors& tensors);
+std::unique_ptr<Backend> make_backend(const EngineOptions& options, const ModelConfig& config,
+                                      const ModelTensors& tensors);
 
 /// The devices of this build and what they can do here, one line each, for --version.
 std::string devices_text();

@@ -8,11 +8,11 @@
 
 namespace fastkv::cpu {
 
-inline constexpr int kMaxHeadDim = 256;   ///< head sizes are multiples of 8 up to this
+inline constexpr int kMaxHeadDim = 256;  ///< head sizes are multiples of 8 up to this
 
 struct AttentionShape {
   int heads, heads_kv, d;
-  float scale;                         ///< on the dot products, 1/sqrt(d)
+  float scale;  ///< on the dot products, 1/sqrt(d)
   int group() const { return heads / heads_kv; }
   int d16() const { return (d + 15) / 16 * 16; }
 };
@@ -34,16 +34,17 @@ class AttentionTile {
 
   /// out[i] = softmax(scale · q[i]·Kᵀ over keys 0 .. limits[i]-1) · V for the query heads of key/value head `head`
   /// (spec/methods.md 2.1, online softmax). q, out [m, H·d]; limits [m], each ≥ 1.
-  void run(const CpuLayerState& state, int head, const float* q, const std::int32_t* limits, std::int64_t m, float* out);
+  void run(const CpuLayerState& state, int head, const float* q, const std::int32_t* limits, std::int64_t m,
+           float* out);
 
  private:
   const Arithmetic* arithmetic_;
   AttentionShape shape_;
-  Array<std::uint16_t> q_bf16_;        ///< [G][rows][d]
-  Array<float> s_;                     ///< [rows][128] scores, then probabilities
-  Array<std::uint16_t> p_bf16_;        ///< [rows][128]
-  Array<float> o_;                     ///< [G][rows][d16] unnormalised output
-  Array<float> m_, l_;                 ///< [G][rows] running maximum and sum
+  Array<std::uint16_t> q_bf16_;  ///< [G][rows][d]
+  Array<float> s_;               ///< [rows][128] scores, then probabilities
+  Array<std::uint16_t> p_bf16_;  ///< [rows][128]
+  Array<float> o_;               ///< [G][rows][d16] unnormalised output
+  Array<float> m_, l_;           ///< [G][rows] running maximum and sum
 };
 
 }  // namespace fastkv::cpu

@@ -109,7 +109,9 @@ void read_block(DType type, const std::uint8_t* p, BlockParts& b) {
       b.d = load16(p);
       for (int j = 0; j < 32; ++j) b.q[j] = std::uint8_t(p[2 + j] ^ 0x80);  // int8 + 128
       return;
-    case DType::q3_k: read_q3_k(p, b); return;
+    case DType::q3_k:
+      read_q3_k(p, b);
+      return;
     case DType::q4_k:
       b.d = load16(p);
       b.m = load16(p + 2);
@@ -123,7 +125,9 @@ void read_block(DType type, const std::uint8_t* p, BlockParts& b) {
       read_k_nibbles(p + 48, b.q);
       for (int k = 0; k < 256; ++k) b.q[k] |= std::uint8_t(((p[16 + k % 32] >> (k / 32)) & 1) << 4);
       return;
-    case DType::q6_k: read_q6_k(p, b); return;
+    case DType::q6_k:
+      read_q6_k(p, b);
+      return;
     case DType::iq4_xs:
       b.d = load16(p);
       for (int i = 0; i < 8; ++i) {
@@ -134,7 +138,8 @@ void read_block(DType type, const std::uint8_t* p, BlockParts& b) {
       return;
     case DType::f32:
     case DType::f16:
-    case DType::bf16: break;
+    case DType::bf16:
+      break;
   }
   fail(ErrorCode::internal, "read_block: ", name(type), " is not quantised");
 }

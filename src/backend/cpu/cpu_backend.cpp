@@ -20,9 +20,9 @@ Compute resolve_compute(Compute wanted, const ModelTensors& tensors) {
   std::map<Compute, double> weights;
   for (const LayerTensors& l : tensors.layers)
     for (const TensorView* t : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down}) {
-      const Compute natural = t->type == DType::f32                              ? Compute::f32
+      const Compute natural = t->type == DType::f32                             ? Compute::f32
                               : t->type == DType::f16 || t->type == DType::bf16 ? Compute::bf16
-                                                                                 : Compute::int8;
+                                                                                : Compute::int8;
       weights[natural] += double(t->rows) * double(t->cols);
     }
   Compute best = Compute::f32;
@@ -33,10 +33,14 @@ Compute resolve_compute(Compute wanted, const ModelTensors& tensors) {
 
 const char* compute_name(Compute compute) {
   switch (compute) {
-    case Compute::f32: return "f32";
-    case Compute::bf16: return "bf16";
-    case Compute::int8: return "int8";
-    case Compute::automatic: break;
+    case Compute::f32:
+      return "f32";
+    case Compute::bf16:
+      return "bf16";
+    case Compute::int8:
+      return "int8";
+    case Compute::automatic:
+      break;
   }
   return "auto";
 }
@@ -55,8 +59,8 @@ CpuBackend::CpuBackend(const EngineOptions& options, const ModelConfig& config, 
       lock_weights_(options.load_mode == LoadMode::mlock),
       keep_panels_(options.panels == PrefillPanels::keep),
       tile_rows_(options.tile_rows) {
-  check(config.head_dim % 8 == 0 && config.head_dim <= kMaxHeadDim, ErrorCode::unsupported,
-        "head size ", config.head_dim, ": expected a multiple of 8 up to ", kMaxHeadDim);
+  check(config.head_dim % 8 == 0 && config.head_dim <= kMaxHeadDim, ErrorCode::unsupported, "head size ",
+        config.head_dim, ": expected a multiple of 8 up to ", kMaxHeadDim);
   check(options.tile_rows >= 0 && options.tile_rows <= 4096, ErrorCode::invalid_option, "-ub ", options.tile_rows,
         ": expected 1..4096 token rows per tile, or 0 to choose");
   simd::Isa isa;
@@ -88,7 +92,8 @@ CpuBackend::CpuBackend(const EngineOptions& options, const ModelConfig& config, 
     for (const TensorView* v : views) {
       const std::size_t n = std::size_t(round_up(v->rows, simd::kLanes)) * std::size_t(round_up(v->cols, simd::kGroup));
       // int8: a byte a weight, float scales per 16 or 32 and mins per 32 at most
-      total += arithmetic_.compute == Compute::int8 ? n + n / 4 + n / 8 : n * (arithmetic_.compute == Compute::f32 ? 4 : 2);
+      total +=
+          arithmetic_.compute == Compute::int8 ? n + n / 4 + n / 8 : n * (arithmetic_.compute == Compute::f32 ? 4 : 2);
     }
     return total;
   };
@@ -104,8 +109,9 @@ CpuBackend::CpuBackend(const EngineOptions& options, const ModelConfig& config, 
   info_.threads = team_->size();
   info_.threads_batch = team_batch_->size();
   info_.threads_reason = plan_.reason;
-  info_.numa = topology.nodes.size() == 1 ? "one memory node"
-                                          : concat(topology.nodes.size(), " memory nodes, ", plan_.nodes.size(), " used");
+  info_.numa = topology.nodes.size() == 1
+                   ? "one memory node"
+                   : concat(topology.nodes.size(), " memory nodes, ", plan_.nodes.size(), " used");
 }
 
 std::string CpuBackend::isa_levels() {
@@ -139,7 +145,8 @@ BackendMemory CpuBackend::memory(std::int64_t n, std::int64_t score_rows) const 
                value_panel_bytes(arithmetic_, shape_, n);
   m.scratch = panel_bytes_key_value_ + panel_bytes_finish_ +
               std::size_t(info_.threads_batch) * Tile::bytes(arithmetic_, config_, shape_, tile_rows(n)) +
-              NarrowLayer::bytes(arithmetic_, config_, info_.threads, 1) + std::size_t(config_.n_vocab) * sizeof(float) +
+              NarrowLayer::bytes(arithmetic_, config_, info_.threads, 1) +
+              std::size_t(config_.n_vocab) * sizeof(float) +
               (score_rows ? window_score_bytes(shape_, score_rows, n) : 0);
   return m;
 }
@@ -158,7 +165,7 @@ void CpuBackend::rope_table(const std::vector<std::int32_t>& positions, float* c
   const std::size_t half = std::size_t(shape_.d) / 2;
   for (std::size_t i = 0; i < positions.size(); ++i)
     for (std::size_t j = 0; j < half; ++j) {
-      const double angle = double(positions[i]) * config_.rope_inv_freq[j];   // double: positions reach 10^6
+      const double angle = double(positions[i]) * config_.rope_inv_freq[j];  // double: positions reach 10^6
       cos_sin[(i * half + j) * 2] = float(std::cos(angle)) * config_.rope_magnitude;
       cos_sin[(i * half + j) * 2 + 1] = float(std::sin(angle)) * config_.rope_magnitude;
     }
@@ -205,11 +212,11 @@ void CpuBackend::gather(Hidden& hidden, const Selection& selection) {
 
 void CpuBackend::logits(const Hidden& hidden, std::int64_t rows, float* out, RunControl& control) {
   const auto& x = as<CpuHidden>(hidden);
-  constexpr std::int64_t kRows = 32;   // share one read of the output head
+  constexpr std::int64_t kRows = 32;  // share one read of the output head
   const std::int64_t first = x.n() - rows, width = config_.n_embd;
   for (std::int64_t begin = 0; begin < rows; begin += kRows) {
     const std::int64_t m = std::min(kRows, rows - begin);
-    NarrowLayer narrow(arithmetic_, config_, *team_batch_, m);
+    NarrowLayer narrow(arithmetic_, config_, *team_batch_, NarrowUse::prefill, m);
     std::memcpy(narrow.x(), x.x.data() + (first + begin) * width, std::size_t(m * width) * sizeof(float));
     team_batch_->run([&](int thread) { narrow.output_head(thread, weights_, out + begin * config_.n_vocab); });
     control.poll();
@@ -261,8 +268,8 @@ double CpuBackend::coverage(const Scores& raw, const Selection& keep, std::int64
 
 std::unique_ptr<LayerCache> CpuBackend::store(const LayerState& state, const Selection& keep, const CacheFormat& format,
                                               RunControl&) {
-  return cpu::store(*arithmetic_.kernels, *team_batch_, shape_, as<CpuLayerState>(state), as<CpuSelection>(keep), format,
-                    huge_pages_);
+  return cpu::store(*arithmetic_.kernels, *team_batch_, shape_, as<CpuLayerState>(state), as<CpuSelection>(keep),
+                    format, huge_pages_);
 }
 
 }  // namespace fastkv::cpu

@@ -61,11 +61,11 @@ class CpuBackend final : public Backend {
                              std::int64_t rows);
     RowTile input;
     AttentionTile attention;
-    Array<float> normed;          ///< [rows, D]
-    Array<float> q, attended;     ///< [rows, H·d padded to 16], [rows, H·d]
-    Array<float> gate, up;        ///< [rows, F padded to 16]
-    Array<float> out;             ///< [rows, D padded to 16]
-    Array<float> panel;           ///< [K32][16], for unpacking
+    Array<float> normed;       ///< [rows, D]
+    Array<float> q, attended;  ///< [rows, H·d padded to 16], [rows, H·d]
+    Array<float> gate, up;     ///< [rows, F padded to 16]
+    Array<float> out;          ///< [rows, D padded to 16]
+    Array<float> panel;        ///< [K32][16], for unpacking
   };
 
   std::int64_t tile_rows(std::int64_t n) const;
@@ -76,7 +76,7 @@ class CpuBackend final : public Backend {
   struct LayerPanels {
     Buffer memory;
     std::unique_ptr<PanelSet> set;
-    int layer = -1;               ///< whose weights are unpacked; −1: none
+    int layer = -1;  ///< whose weights are unpacked; −1: none
   };
   LayerPanels& panels(std::vector<LayerPanels>& half, int layer, const std::vector<const PackedTensor*>& weights);
   /// state.score_q = rotated queries of the last `rows` rows.
@@ -98,12 +98,12 @@ class CpuBackend final : public Backend {
   std::size_t weight_bytes_ = 0, largest_tensor_ = 0;
   std::size_t panel_bytes_key_value_ = 0, panel_bytes_finish_ = 0;  ///< of one layer, the largest
   ThreadPlan plan_batch_, plan_;
-  std::shared_ptr<ThreadTeam> team_batch_, team_;   ///< prompt, generation; the same if the counts are
+  std::shared_ptr<ThreadTeam> team_batch_, team_;  ///< prompt, generation; the same if the counts are
   Weights weights_;
-  std::vector<std::unique_ptr<Tile>> tiles_;        ///< [threads_batch], for tiles_rows_ rows
+  std::vector<std::unique_ptr<Tile>> tiles_;  ///< [threads_batch], for tiles_rows_ rows
   std::int64_t tiles_rows_ = 0;
-  std::vector<LayerPanels> panels_key_value_, panels_finish_;   ///< [1], or [N] when kept
-  std::unique_ptr<NarrowLayer> narrow_;             ///< of the last decode step, for as many rows
+  std::vector<LayerPanels> panels_key_value_, panels_finish_;  ///< [1], or [N] when kept
+  std::unique_ptr<NarrowLayer> narrow_;                        ///< of the last decode step, for as many rows
 };
 
 }  // namespace fastkv::cpu

@@ -10,13 +10,14 @@
 namespace fastkv::cpu {
 namespace {
 
-// Keys of one attention item. Fixed, and items are combined in order, so that the result does not depend on the threads.
+// Keys of one attention item. Fixed, and items are combined in order, so that the result does not depend on the
+// threads.
 constexpr std::int64_t kChunk = 512;
 
 // One row of the step.
 struct Row {
   const SequenceStep* sequence;
-  std::int64_t ahead;   // rows of the same step after this one, which it must not see
+  std::int64_t ahead;  // rows of the same step after this one, which it must not see
 };
 
 CpuLayerCache& cache_of(const Row& row, int layer) {
@@ -41,7 +42,8 @@ void CpuBackend::decode_step(std::span<const SequenceStep> sequences, float* out
   const std::int64_t m = std::int64_t(rows.size()), d = shape_.d, q_dim = config_.q_dim(), kv_dim = config_.kv_dim();
   const int heads = shape_.heads, group = shape_.group();
   const simd::KernelTable& kt = *arithmetic_.kernels;
-  if (!narrow_ || narrow_->rows() != m) narrow_ = std::make_unique<NarrowLayer>(arithmetic_, config_, *team_, m);
+  if (!narrow_ || narrow_->rows() != m)
+    narrow_ = std::make_unique<NarrowLayer>(arithmetic_, config_, *team_, NarrowUse::decode, m);
   NarrowLayer& narrow = *narrow_;
   std::vector<float> cos_sin(std::size_t(m * d));
   rope_table(positions, cos_sin.data());
@@ -53,8 +55,8 @@ void CpuBackend::decode_step(std::span<const SequenceStep> sequences, float* out
     for (int l = 0; l < config_.n_layer; ++l)
       for (int h = 0; h < cache_of(row, l).heads(); ++h) longest = std::max(longest, cache_of(row, l).length(h));
   const std::int64_t chunks = (longest + kChunk - 1) / kChunk;
-  std::vector<float> weighted(std::size_t(m * heads * chunks * d));                    // [row][stored][chunk][reader][d]
-  std::vector<float> maximum(std::size_t(m * heads * chunks)), sum(maximum.size());    // [row][head][chunk]
+  std::vector<float> weighted(std::size_t(m * heads * chunks * d));                  // [row][stored][chunk][reader][d]
+  std::vector<float> maximum(std::size_t(m * heads * chunks)), sum(maximum.size());  // [row][head][chunk]
   std::vector<float> scores(std::size_t(team_->size()) * std::size_t(group * kChunk));
   const auto partial_of = [&](std::int64_t row, int head, std::int64_t chunk) {
     return std::size_t((row * heads + head) * chunks + chunk);
@@ -90,14 +92,15 @@ void CpuBackend::decode_step(std::span<const SequenceStep> sequences, float* out
       const std::int64_t row = item / (heads * chunks), chunk = item % chunks;
       const int stored = int(item / chunks % heads);
       CpuLayerCache& cache = cache_of(rows[std::size_t(row)], layer);
-      const int readers = heads / cache.heads();   // query heads that read one stored head: G or 1
+      const int readers = heads / cache.heads();  // query heads that read one stored head: G or 1
       if (stored >= cache.heads()) continue;
-      const std::int64_t first = chunk * kChunk, n = std::min(visible(rows[std::size_t(row)], layer, stored) - first, kChunk);
+      const std::int64_t first = chunk * kChunk,
+                         n = std::min(visible(rows[std::size_t(row)], layer, stored) - first, kChunk);
       if (n <= 0) continue;
       float* s = scores.data() + std::int64_t(thread) * group * kChunk;
       const float* q = narrow.q() + row * q_dim + std::int64_t(stored) * readers * d;
-      kt.attend_keys(cache.k_type(), q, readers, cache.key(stored, first), cache.k_stride(), n, shape_.d, shape_.scale, s,
-                     kChunk);
+      kt.attend_keys(cache.k_type(), q, readers, cache.key(stored, first), cache.k_stride(), n, shape_.d, shape_.scale,
+                     s, kChunk);
       for (int g = 0; g < readers; ++g) {
         const std::size_t at = partial_of(row, stored * readers + g, chunk);
         maximum[at] = kt.row_max(s + g * kChunk, n);
@@ -105,7 +108,8 @@ void CpuBackend::decode_step(std::span<const SequenceStep> sequences, float* out
       }
       float* o = weighted_of(row, stored * readers, chunk, readers);
       std::fill_n(o, readers * d, 0.0f);
-      kt.attend_values(cache.v_type(), s, kChunk, readers, cache.value(stored, first), cache.v_stride(), n, shape_.d, o);
+      kt.attend_values(cache.v_type(), s, kChunk, readers, cache.value(stored, first), cache.v_stride(), n, shape_.d,
+                       o);
     }
     team_->barrier();
     // o = Σ_c exp(m_c − m)·o_c / Σ_c exp(m_c − m)·l_c, chunks in order
@@ -131,7 +135,7 @@ void CpuBackend::decode_step(std::span<const SequenceStep> sequences, float* out
     team_->barrier();
   };
 
-  std::vector<float> all_logits;   // of every row, when some are not the last of their sequence
+  std::vector<float> all_logits;  // of every row, when some are not the last of their sequence
   const bool every_row_counts = m == std::int64_t(sequences.size());
   if (!every_row_counts) all_logits.resize(std::size_t(m) * std::size_t(config_.n_vocab));
   for (std::int64_t i = 0; i < m; ++i)

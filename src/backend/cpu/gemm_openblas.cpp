@@ -13,10 +13,13 @@ namespace {
 
 const char* core_type(simd::Isa isa) {
   switch (isa) {
-    case simd::Isa::scalar: return "Prescott";
+    case simd::Isa::scalar:
+      return "Prescott";
     case simd::Isa::avx2:
-    case simd::Isa::avx2_vnni: return "Haswell";
-    default: return "SkylakeX";
+    case simd::Isa::avx2_vnni:
+      return "Haswell";
+    default:
+      return "SkylakeX";
   }
 }
 
@@ -32,8 +35,8 @@ OpenBlas::OpenBlas(simd::Isa isa) {
   // two threads calling it at once corrupted one another's results (Debian's 0.3.21). Not the OpenMP build: it brings a
   // second OpenMP runtime into the process.
   static constexpr const char* kFile = "/usr/lib/x86_64-linux-gnu/openblas-pthread/libopenblas.so.0";
-  setenv("OPENBLAS_CORETYPE", core_type(isa), 0);   // read by the library's constructor; the user's own choice stays
-  setenv("OPENBLAS_NUM_THREADS", "1", 1);           // so that no worker threads are made
+  setenv("OPENBLAS_CORETYPE", core_type(isa), 0);  // read by the library's constructor; the user's own choice stays
+  setenv("OPENBLAS_NUM_THREADS", "1", 1);          // so that no worker threads are made
   void* library = dlopen(kFile, RTLD_NOW | RTLD_LOCAL);
   check(library, ErrorCode::unsupported, "OpenBLAS not found at ", kFile,
         ": install libopenblas0-pthread, or use --gemm native");

@@ -20,7 +20,7 @@ class OpenBlas {
   void gemm(std::int64_t m, std::int64_t n, std::int64_t k, const float* a, std::int64_t lda, const float* b,
             std::int64_t ldb, float* c, std::int64_t ldc) const;
 
-  const std::string& core() const { return core_; }   ///< "SkylakeX"
+  const std::string& core() const { return core_; }  ///< "SkylakeX"
 
  private:
   OpenBlas(simd::Isa isa);

@@ -11,11 +11,16 @@ namespace fastkv::cpu {
 
 simd::RowType row_type(CacheType type) {
   switch (type) {
-    case CacheType::f32: return simd::RowType::f32;
-    case CacheType::f16: return simd::RowType::f16;
-    case CacheType::bf16: return simd::RowType::bf16;
-    case CacheType::q8_0: return simd::RowType::q8_0;
-    case CacheType::automatic: break;
+    case CacheType::f32:
+      return simd::RowType::f32;
+    case CacheType::f16:
+      return simd::RowType::f16;
+    case CacheType::bf16:
+      return simd::RowType::bf16;
+    case CacheType::q8_0:
+      return simd::RowType::q8_0;
+    case CacheType::automatic:
+      break;
   }
   fail(ErrorCode::internal, "row_type: unresolved cache type");
 }
@@ -58,7 +63,8 @@ void CpuLayerCache::append(std::int64_t rows) {
 }
 
 void CpuLayerCache::truncate(std::int64_t appended) {
-  check(appended >= 0 && appended <= appended_, ErrorCode::internal, "truncate to ", appended, " of ", appended_, " rows");
+  check(appended >= 0 && appended <= appended_, ErrorCode::internal, "truncate to ", appended, " of ", appended_,
+        " rows");
   appended_ = appended;
 }
 
@@ -81,7 +87,7 @@ std::unique_ptr<CpuLayerCache> store(const simd::KernelTable& kernels, ThreadTea
                                      const CpuLayerState& state, const CpuSelection& keep, const CacheFormat& format,
                                      HugePages huge_pages) {
   auto cache = std::make_unique<CpuLayerCache>(kernels, keep, format, shape.d, huge_pages);
-  const int d = shape.d, sharing = cache->heads() / shape.heads_kv;   // stored heads per key/value head: 1 or G
+  const int d = shape.d, sharing = cache->heads() / shape.heads_kv;  // stored heads per key/value head: 1 or G
   team.run([&](int thread) {
     for (int h = 0; h < cache->heads(); ++h) {
       const auto& rows = keep.rows[std::size_t(h)];

@@ -27,7 +27,7 @@ class CpuLayerCache final : public LayerCache {
   int heads() const { return int(heads_.size()); }
   simd::RowType k_type() const { return k_type_; }
   simd::RowType v_type() const { return v_type_; }
-  std::size_t k_stride() const { return k_stride_; }   ///< bytes between rows
+  std::size_t k_stride() const { return k_stride_; }  ///< bytes between rows
   std::size_t v_stride() const { return v_stride_; }
   std::byte* key(int head, std::int64_t row) const {
     return keys_.as<>() + (heads_[std::size_t(head)].offset + std::size_t(row)) * k_stride_;
@@ -41,8 +41,8 @@ class CpuLayerCache final : public LayerCache {
 
  private:
   struct Head {
-    std::size_t offset;        ///< first row
-    std::int64_t kept;         ///< rows of the prompt
+    std::size_t offset;  ///< first row
+    std::int64_t kept;   ///< rows of the prompt
   };
   void allocate(std::int64_t reserve);
 

@@ -35,8 +35,10 @@ std::size_t ComputePanels::bytes(const Arithmetic& arithmetic, const PackedTenso
       return align64(weights) + align64(weights / std::size_t(shape.group) * 4) +
              (shape.affine ? align64(weights / kGroup * 4) : 0);
     }
-    case Compute::bf16: return align64(weights * 2);
-    default: return align64(weights * 4);
+    case Compute::bf16:
+      return align64(weights * 2);
+    default:
+      return align64(weights * 4);
   }
 }
 
@@ -63,7 +65,8 @@ void ComputePanels::unpack(std::int64_t p, float* scratch) const {
     case Compute::bf16:
       kt.unpack_bf16(w_->packing(), w_->panel(p), k32, reinterpret_cast<std::uint16_t*>(data_) + p * weights);
       return;
-    default: break;
+    default:
+      break;
   }
   float* out = reinterpret_cast<float*>(data_);
   if (!arithmetic_->blas) {
@@ -103,7 +106,8 @@ void RowTile::prepare(const float* x, std::int64_t ldx, std::int64_t m, std::int
     std::memcpy(row, x + i * ldx, std::size_t(k) * sizeof(float));
     std::memset(row + k, 0, std::size_t(k32_ - k) * sizeof(float));
     if (arithmetic_->compute == Compute::int8)
-      kt.quantize_i8(row, k32_, q_.data() + i * k32_, scale_.data() + i * (k32_ / kGroup), sum_.data() + i * (k32_ / 16));
+      kt.quantize_i8(row, k32_, q_.data() + i * k32_, scale_.data() + i * (k32_ / kGroup),
+                     sum_.data() + i * (k32_ / 16));
     if (arithmetic_->compute == Compute::bf16) kt.f32_to_bf16(row, k32_, bf16_.data() + i * k32_);
   }
 }
@@ -118,9 +122,11 @@ void RowTile::multiply(const ComputePanels& w, float* c, std::int64_t ldc) const
                  panels, c, ldc);
       return;
     case Compute::bf16:
-      kt.gemm_bf16(m_, k32_, bf16_.data(), k32_, reinterpret_cast<const std::uint16_t*>(w.data_), panels, c, ldc, false);
+      kt.gemm_bf16(m_, k32_, bf16_.data(), k32_, reinterpret_cast<const std::uint16_t*>(w.data_), panels, c, ldc,
+                   false);
       return;
-    default: break;
+    default:
+      break;
   }
   const float* b = reinterpret_cast<const float*>(w.data_);
   if (arithmetic_->blas)
@@ -129,13 +135,40 @@ void RowTile::multiply(const ComputePanels& w, float* c, std::int64_t ldc) const
     kt.gemm_f32(m_, k32_, x_.data(), k32_, b, panels, c, ldc, false);
 }
 
-void RowTile::multiply_packed(const PackedTensor& w, std::int64_t p, std::int64_t row, float* out) const {
+void RowTile::multiply_panel(const PackedTensor& w, std::int64_t p, float* scratch, float* out) const {
   const simd::KernelTable& kt = *arithmetic_->kernels;
-  if (arithmetic_->compute == Compute::int8 && !w.is_float())
-    kt.gemv_i8(w.packing(), w.panel(p), k32_,
-               {q_.data() + row * k32_, scale_.data() + row * (k32_ / kGroup), sum_.data() + row * (k32_ / 16)}, out);
-  else
-    kt.gemv_f32(w.packing(), w.panel(p), k32_, x_.data() + row * k32_, out);
+  switch (arithmetic_->compute) {
+    case Compute::int8: {
+      const Int8Shape shape = int8_shape(w);
+      auto* q = reinterpret_cast<std::uint8_t*>(scratch);
+      float* scale = scratch + k32_ * kLanes / 4;  // q takes a byte a weight
+      float* min = shape.affine ? scale + k32_ * kLanes / shape.group : nullptr;
+      kt.unpack_i8(w.packing(), w.panel(p), k32_, q, scale, min);
+      kt.gemm_i8(m_, k32_, {q_.data(), scale_.data(), sum_.data()}, {q, scale, min, shape.group, shape.zero}, 1, out,
+                 kLanes);
+      return;
+    }
+    case Compute::bf16: {
+      auto* panel = reinterpret_cast<std::uint16_t*>(scratch);
+      kt.unpack_bf16(w.packing(), w.panel(p), k32_, panel);
+      kt.gemm_bf16(m_, k32_, bf16_.data(), k32_, panel, 1, out, kLanes, false);
+      return;
+    }
+    default:
+      kt.unpack_f32(w.packing(), w.panel(p), k32_, scratch);
+      kt.gemm_f32(m_, k32_, x_.data(), k32_, scratch, 1, out, kLanes, false);
+  }
+}
+
+void RowTile::multiply_packed(const PackedTensor& w, std::int64_t p, float* out) const {
+  const simd::KernelTable& kt = *arithmetic_->kernels;
+  for (std::int64_t i = 0; i < m_; ++i, out += kLanes) {
+    if (arithmetic_->compute == Compute::int8 && !w.is_float())
+      kt.gemv_i8(w.packing(), w.panel(p), k32_,
+                 {q_.data() + i * k32_, scale_.data() + i * (k32_ / kGroup), sum_.data() + i * (k32_ / 16)}, out);
+    else
+      kt.gemv_f32(w.packing(), w.panel(p), k32_, x_.data() + i * k32_, out);
+  }
 }
 
 }  // namespace fastkv::cpu

@@ -17,7 +17,7 @@ namespace fastkv::cpu {
 struct Arithmetic {
   Compute compute = Compute::f32;
   const simd::KernelTable* kernels = nullptr;
-  const OpenBlas* blas = nullptr;                ///< f32 only; null: own kernels
+  const OpenBlas* blas = nullptr;  ///< f32 only; null: own kernels
   bool bf16_attention() const { return compute != Compute::f32; }
 };
 
@@ -38,9 +38,9 @@ class ComputePanels {
   friend class RowTile;
   const Arithmetic* arithmetic_;
   const PackedTensor* w_;
-  std::uint8_t* data_;                           ///< q, bf16 or f32
-  float *scale_ = nullptr, *min_ = nullptr;      ///< int8 only
-  int group_ = simd::kGroup, zero_ = 0;          ///< int8 only
+  std::uint8_t* data_;                       ///< q, bf16 or f32
+  float *scale_ = nullptr, *min_ = nullptr;  ///< int8 only
+  int group_ = simd::kGroup, zero_ = 0;      ///< int8 only
 };
 
 /// Up to `rows` activation rows of one thread, prepared once and multiplied with several matrices.
@@ -54,13 +54,17 @@ class RowTile {
   void prepare(const float* x, std::int64_t ldx, std::int64_t m, std::int64_t k);
   /// c [m, ldc ≥ 16·P] = x · Wᵀ for the rows prepared.
   void multiply(const ComputePanels& w, float* c, std::int64_t ldc) const;
-  /// out [16] = row `row` · panel `p` of packed weights, read once (decode).
-  void multiply_packed(const PackedTensor& w, std::int64_t p, std::int64_t row, float* out) const;
+  /// out [m, 16] = the rows prepared · panel `p` of packed weights, in the arithmetic of multiply() and, for own
+  /// kernels, bitwise its columns 16p .. 16p+15. `scratch`: float [K32][16].
+  void multiply_panel(const PackedTensor& w, std::int64_t p, float* scratch, float* out) const;
+  /// The same for decode: the panel is read once from memory, float weights and float32 or bf16 arithmetic take the
+  /// activations in float32.
+  void multiply_packed(const PackedTensor& w, std::int64_t p, float* out) const;
 
  private:
   const Arithmetic* arithmetic_;
   std::int64_t m_ = 0, k32_ = 0;
-  Array<float> x_;                               ///< [rows, K32] zero-padded copy (f32; float weights in decode)
+  Array<float> x_;  ///< [rows, K32] zero-padded copy (f32; float weights in decode)
   Array<std::int8_t> q_;
   Array<float> scale_;
   Array<std::int32_t> sum_;

@@ -12,11 +12,16 @@
 
 namespace fastkv::cpu {
 
+/// Prefill must compute these rows as it computes tiles of many (shortcut S2 is lossless); decode takes the fastest way
+/// to read the weights once.
+enum class NarrowUse { prefill, decode };
+
 /// Buffers of M rows, shared by a team. The methods are called by every thread inside ThreadTeam::run and end with a
 /// barrier, after which their results may be read by all.
 class NarrowLayer {
  public:
-  NarrowLayer(const Arithmetic& arithmetic, const ModelConfig& config, ThreadTeam& team, std::int64_t rows);
+  NarrowLayer(const Arithmetic& arithmetic, const ModelConfig& config, ThreadTeam& team, NarrowUse use,
+              std::int64_t rows);
   static std::size_t bytes(const Arithmetic& arithmetic, const ModelConfig& config, int threads, std::int64_t rows);
 
   std::int64_t rows() const { return rows_; }
@@ -36,11 +41,13 @@ class NarrowLayer {
  private:
   struct Job {
     const Linear* linear;
-    float* out;                ///< [M, ld]
+    float* out;  ///< [M, ld]
     std::int64_t ld;
     bool accumulate;
   };
   void normalise(int thread, const std::vector<float>& weight);
+  /// y [M, 16] = the thread's prepared rows · panel p.
+  void multiply_panel(int thread, const PackedTensor& w, std::int64_t p, float* y) const;
   void multiply(int phase, int thread, const Job* jobs, int count);
   template <class Body>
   void share(int phase, int thread, std::int64_t count, const Body& body);
@@ -48,14 +55,17 @@ class NarrowLayer {
   const Arithmetic& arithmetic_;
   const ModelConfig& config_;
   ThreadTeam& team_;
+  NarrowUse use_;
   std::int64_t rows_;
   Array<float> x_, q_, k_, v_, attention_, act_;
-  struct Own {                 ///< per thread
+  struct Own {  ///< per thread
     RowTile tile;
-    Array<float> normed;       ///< [M, D]
+    Array<float> normed;  ///< [M, D]
+    Array<float> y;       ///< [2][M, 16], outputs of one panel (gate and up)
+    Array<float> panel;   ///< [K32][16] for RowTile::multiply_panel
   };
   std::vector<std::unique_ptr<Own>> own_;
-  std::array<std::atomic<std::int64_t>, 5> next_{};   ///< work split of each phase
+  std::array<std::atomic<std::int64_t>, 5> next_{};  ///< work split of each phase
 };
 
 }  // namespace fastkv::cpu

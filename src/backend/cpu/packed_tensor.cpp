@@ -28,11 +28,16 @@ Planes planes_of(Packing packing) {
   switch (packing) {
     case Packing::q5_0:
     case Packing::q5_1:
-    case Packing::q5_k: return {true, false, false, true, 0, 4};
-    case Packing::q8_0: return {false, true, false, false, 0, 0};
-    case Packing::q3_k: return {false, false, true, true, 0, 2};
-    case Packing::q6_k: return {true, false, true, false, 4, 0};
-    default: return {true, false, false, false, 0, 0};
+    case Packing::q5_k:
+      return {true, false, false, true, 0, 4};
+    case Packing::q8_0:
+      return {false, true, false, false, 0, 0};
+    case Packing::q3_k:
+      return {false, false, true, true, 0, 2};
+    case Packing::q6_k:
+      return {true, false, true, false, 4, 0};
+    default:
+      return {true, false, false, false, 0, 0};
   }
 }
 
@@ -117,20 +122,34 @@ std::uint16_t get16(const std::uint8_t* p) {
 
 Packing packing_of(DType type) {
   switch (type) {
-    case DType::f32: return Packing::f32;
-    case DType::f16: return Packing::f16;
-    case DType::bf16: return Packing::bf16;
-    case DType::q4_0: return Packing::q4_0;
-    case DType::q4_1: return Packing::q4_1;
-    case DType::q5_0: return Packing::q5_0;
-    case DType::q5_1: return Packing::q5_1;
-    case DType::q8_0: return Packing::q8_0;
-    case DType::q3_k: return Packing::q3_k;
-    case DType::q4_k: return Packing::q4_k;
-    case DType::q5_k: return Packing::q5_k;
-    case DType::q6_k: return Packing::q6_k;
-    case DType::iq4_nl: return Packing::iq4_nl;
-    case DType::iq4_xs: return Packing::iq4_xs;
+    case DType::f32:
+      return Packing::f32;
+    case DType::f16:
+      return Packing::f16;
+    case DType::bf16:
+      return Packing::bf16;
+    case DType::q4_0:
+      return Packing::q4_0;
+    case DType::q4_1:
+      return Packing::q4_1;
+    case DType::q5_0:
+      return Packing::q5_0;
+    case DType::q5_1:
+      return Packing::q5_1;
+    case DType::q8_0:
+      return Packing::q8_0;
+    case DType::q3_k:
+      return Packing::q3_k;
+    case DType::q4_k:
+      return Packing::q4_k;
+    case DType::q5_k:
+      return Packing::q5_k;
+    case DType::q6_k:
+      return Packing::q6_k;
+    case DType::iq4_nl:
+      return Packing::iq4_nl;
+    case DType::iq4_xs:
+      return Packing::iq4_xs;
   }
   fail(ErrorCode::internal, "packing_of: type ", std::uint32_t(type));
 }

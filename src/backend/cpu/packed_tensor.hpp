@@ -25,7 +25,7 @@ class PackedTensor {
   simd::Packing packing() const { return packing_; }
   std::int64_t rows() const { return rows_; }
   std::int64_t cols() const { return cols_; }
-  std::int64_t k32() const { return k32_; }              ///< cols rounded up to 32
+  std::int64_t k32() const { return k32_; }  ///< cols rounded up to 32
   std::int64_t panels() const { return panels_; }
   std::int64_t rows16() const { return panels_ * simd::kLanes; }
   const std::uint8_t* panel(std::int64_t p) const { return data_.as<std::uint8_t>() + std::size_t(p) * panel_bytes_; }

@@ -8,24 +8,28 @@
 namespace fastkv::cpu {
 namespace {
 
-constexpr std::int64_t kNarrowRows = 4;   // up to so many rows, matrices are split over threads instead of rows
+constexpr std::int64_t kNarrowRows = 4;  // up to so many rows, matrices are split over threads instead of rows
 
 std::int64_t round_up16(std::int64_t n) { return (n + 15) / 16 * 16; }
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-double flops(const PackedTensor& w, std::int64_t rows) { return 2.0 * double(rows) * double(w.rows()) * double(w.cols()); }
+double flops(const PackedTensor& w, std::int64_t rows) {
+  return 2.0 * double(rows) * double(w.rows()) * double(w.cols());
+}
 
 }  // namespace
 
 std::size_t CpuBackend::Tile::bytes(const Arithmetic& arithmetic, const ModelConfig& c, const AttentionShape& shape,
                                     std::int64_t rows) {
   const std::int64_t widest = std::max({c.n_embd, c.q_dim(), c.n_ff});
-  const std::int64_t floats = rows * (c.n_embd + round_up16(c.q_dim()) + c.q_dim() + 2 * round_up16(c.n_ff) +
-                                      round_up16(c.n_embd)) + 16 * (widest + 32);
+  const std::int64_t floats =
+      rows * (c.n_embd + round_up16(c.q_dim()) + c.q_dim() + 2 * round_up16(c.n_ff) + round_up16(c.n_embd)) +
+      16 * (widest + 32);
   return RowTile::bytes(arithmetic, rows, widest) + AttentionTile::bytes(arithmetic, shape, rows) +
          std::size_t(floats) * sizeof(float);
 }
 
-CpuBackend::Tile::Tile(const Arithmetic& arithmetic, const ModelConfig& c, const AttentionShape& shape, std::int64_t rows)
+CpuBackend::Tile::Tile(const Arithmetic& arithmetic, const ModelConfig& c, const AttentionShape& shape,
+                       std::int64_t rows)
     : input(arithmetic, rows, std::max({c.n_embd, c.q_dim(), c.n_ff})), attention(arithmetic, shape, rows) {
   const auto make = [rows](std::int64_t width) { return Array<float>(std::size_t(rows * width), "tile"); };
   normed = make(c.n_embd);
@@ -42,9 +46,8 @@ void CpuBackend::make_tiles(std::int64_t rows) {
   tiles_.clear();
   tiles_.resize(std::size_t(team_batch_->size()));
   // each thread touches its own first
-  team_batch_->run([&](int thread) {
-    tiles_[std::size_t(thread)] = std::make_unique<Tile>(arithmetic_, config_, shape_, rows);
-  });
+  team_batch_->run(
+      [&](int thread) { tiles_[std::size_t(thread)] = std::make_unique<Tile>(arithmetic_, config_, shape_, rows); });
   tiles_rows_ = rows;
 }
 
@@ -119,14 +122,15 @@ std::unique_ptr<LayerState> CpuBackend::begin_layer(int layer, const Hidden& hid
   return state;
 }
 
-void CpuBackend::score_queries(const LayerWeights& weights, const CpuHidden& x, CpuLayerState& state, std::int64_t rows) {
+void CpuBackend::score_queries(const LayerWeights& weights, const CpuHidden& x, CpuLayerState& state,
+                               std::int64_t rows) {
   const std::int64_t first = x.n() - rows, width = config_.n_embd, q_dim = config_.q_dim();
   state.score_q = Array<float>(std::size_t(rows * q_dim), "scoring queries");
   state.score_rows = rows;
-  constexpr std::int64_t kChunk = 64;   // rows that share one read of Wq
+  constexpr std::int64_t kChunk = 64;  // rows that share one read of Wq
   for (std::int64_t begin = 0; begin < rows; begin += kChunk) {
     const std::int64_t m = std::min(kChunk, rows - begin);
-    NarrowLayer narrow(arithmetic_, config_, *team_batch_, m);
+    NarrowLayer narrow(arithmetic_, config_, *team_batch_, NarrowUse::prefill, m);
     std::memcpy(narrow.x(), x.x.data() + (first + begin) * width, std::size_t(m * width) * sizeof(float));
     team_batch_->run([&](int thread) { narrow.project(thread, weights, false); });
     for (std::int64_t i = 0; i < m; ++i)
@@ -157,7 +161,7 @@ void CpuBackend::finish_narrow(const LayerWeights& weights, CpuHidden& x, const 
   gather(x, selection);
   const std::int64_t m = std::int64_t(rows.size()), width = config_.n_embd, q_dim = config_.q_dim();
   make_tiles(tile_rows(state.n));
-  NarrowLayer narrow(arithmetic_, config_, *team_batch_, m);
+  NarrowLayer narrow(arithmetic_, config_, *team_batch_, NarrowUse::prefill, m);
   std::memcpy(narrow.x(), x.x.data(), std::size_t(m * width) * sizeof(float));
   std::vector<std::int32_t> limits;
   for (std::int32_t row : rows) limits.push_back(row + 1);
@@ -166,8 +170,8 @@ void CpuBackend::finish_narrow(const LayerWeights& weights, CpuHidden& x, const 
     narrow.project(thread, weights, false);
     for (std::int64_t h; (h = heads.next()) >= 0 && !control.stopping();) {
       for (std::int64_t i = 0; i < m; ++i)
-        arithmetic_.kernels->rope(narrow.q() + i * q_dim + h * shape_.group() * shape_.d, x.cos_sin.data() + i * shape_.d,
-                                  shape_.group(), shape_.d);
+        arithmetic_.kernels->rope(narrow.q() + i * q_dim + h * shape_.group() * shape_.d,
+                                  x.cos_sin.data() + i * shape_.d, shape_.group(), shape_.d);
       tiles_[std::size_t(thread)]->attention.run(state, int(h), narrow.q(), limits.data(), m, narrow.attention());
     }
     team_batch_->barrier();
@@ -193,7 +197,7 @@ void CpuBackend::finish_wide(int layer, CpuHidden& x, const CpuLayerState& state
   }
   make_tiles(tile_size);
   LayerPanels& unpacked = panels(panels_finish_, layer, finish_weights(weights));
-  const PanelSet& set = *unpacked.set;   // q, o, gate, up, down
+  const PanelSet& set = *unpacked.set;  // q, o, gate, up, down
 
   WorkQueue unpack_queue(unpacked.layer == layer ? 0 : set.count()), tile_queue(ceil_div(total, tile_size));
   team_batch_->run([&](int thread) {
@@ -203,14 +207,15 @@ void CpuBackend::finish_wide(int layer, CpuHidden& x, const CpuLayerState& state
     team_batch_->barrier();
     // The last tiles see the most keys: taking them first keeps the threads busy to the end.
     for (std::int64_t item; (item = tile_queue.next()) >= 0 && !control.stopping();) {
-      const std::int64_t begin = (ceil_div(total, tile_size) - 1 - item) * tile_size, m = std::min(tile_size, total - begin);
+      const std::int64_t begin = (ceil_div(total, tile_size) - 1 - item) * tile_size,
+                         m = std::min(tile_size, total - begin);
       float* residual = x.x.data() + begin * width;
       const auto normalise = [&](const std::vector<float>& weight) {
         for (std::int64_t i = 0; i < m; ++i)
           kt.rms_norm(residual + i * width, weight.data(), width, config_.rms_eps, t.normed.data() + i * width);
         t.input.prepare(t.normed.data(), width, m, width);
       };
-      const auto add_output = [&](const Linear& linear) {   // residual += out
+      const auto add_output = [&](const Linear& linear) {  // residual += out
         const std::int64_t ld = linear.w.rows16();
         linear.add_bias(kt, t.out.data(), ld, m);
         for (std::int64_t i = 0; i < m; ++i) kt.add(residual + i * width, t.out.data() + i * ld, width);
@@ -228,7 +233,7 @@ void CpuBackend::finish_wide(int layer, CpuHidden& x, const CpuLayerState& state
       weights.q.add_bias(kt, t.q.data(), q_ld, m);
       for (std::int64_t i = 0; i < m; ++i) {
         kt.rope(t.q.data() + i * q_ld, x.cos_sin.data() + (begin + i) * shape_.d, shape_.heads, shape_.d);
-        if (q_ld != q_dim)   // close the gaps: attention takes rows of H·d
+        if (q_ld != q_dim)  // close the gaps: attention takes rows of H·d
           std::memmove(t.q.data() + i * q_dim, t.q.data() + i * q_ld, std::size_t(q_dim) * sizeof(float));
       }
       for (int h = 0; h < shape_.heads_kv && !control.stopping(); ++h) {

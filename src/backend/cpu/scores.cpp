@@ -10,7 +10,7 @@
 namespace fastkv::cpu {
 namespace {
 
-constexpr std::int64_t kChunk = 1024;   // keys a thread takes at a time
+constexpr std::int64_t kChunk = 1024;  // keys a thread takes at a time
 
 std::unique_ptr<CpuScores> make_scores(int heads, std::int64_t n) {
   auto scores = std::make_unique<CpuScores>();
@@ -38,7 +38,7 @@ std::unique_ptr<CpuScores> window_scores(const ScoreContext& context, const CpuL
   const std::int64_t n = state.n, n16 = round_up(n, simd::kLanes);
   check(window >= 1 && window <= state.score_rows && drop <= n, ErrorCode::internal, "window_scores: ", window,
         " rows asked, ", state.score_rows, " kept");
-  Array<float> z(std::size_t(heads) * std::size_t(window) * std::size_t(n16), "window scores");   // [H][w][n16]
+  Array<float> z(std::size_t(heads) * std::size_t(window) * std::size_t(n16), "window scores");  // [H][w][n16]
   Array<float> inverse_sum(std::size_t(heads) * std::size_t(window), "window scores");
   auto scores = make_scores(heads, n - drop);
 
@@ -46,7 +46,7 @@ std::unique_ptr<CpuScores> window_scores(const ScoreContext& context, const CpuL
   WorkQueue dots(context.shape.heads_kv * chunks), rows(heads * window), sums(heads * chunks);
   context.team.run([&](int thread) {
     // z[h, a, j] = q_a · k_j, sixteen keys at a time for the G heads that share them
-    alignas(64) float panel[kMaxHeadDim * simd::kLanes];   // [d][16]
+    alignas(64) float panel[kMaxHeadDim * simd::kLanes];  // [d][16]
     const std::int64_t score_ld = std::int64_t(heads) * d, first_row = state.score_rows - window;
     for (std::int64_t item; (item = dots.next()) >= 0 && !context.control.stopping();) {
       const std::int64_t head = item / chunks, begin = item % chunks * kChunk, end = std::min(n, begin + kChunk);
@@ -129,7 +129,7 @@ std::unique_ptr<CpuScores> reduce_heads(ThreadTeam& team, const CpuScores& score
 
 std::unique_ptr<CpuSelection> top_k(ThreadTeam& team, const CpuScores& scores, std::int64_t n, std::int64_t k,
                                     std::int64_t first, std::int64_t last) {
-  const std::int64_t free_begin = first, free_end = n - last;   // rows that compete
+  const std::int64_t free_begin = first, free_end = n - last;  // rows that compete
   const std::int64_t wanted = k - first - last;
   check(k <= n && wanted >= 0 && free_end <= scores.n && free_begin <= free_end, ErrorCode::internal, "top_k: ", k,
         " of ", n, " rows, first ", first, ", last ", last, ", ", scores.n, " scored");

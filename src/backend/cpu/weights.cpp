@@ -30,7 +30,7 @@ class Packer {
       }
     });
     control_.throw_if_stopped();
-    packed_(source);
+    if (packed_) packed_(source);
     return packed;
   }
 
@@ -82,7 +82,8 @@ Weights pack_weights(const ModelTensors& t, ThreadTeam& team, HugePages huge_pag
   for (const LayerTensors& l : t.layers)
     w.layers.push_back({pack.vector(l.attn_norm), pack.vector(l.ffn_norm), pack.linear(l.q, l.q_bias),
                         pack.linear(l.k, l.k_bias), pack.linear(l.v, l.v_bias), pack.linear(l.o, l.o_bias),
-                        pack.linear(l.gate, l.gate_bias), pack.linear(l.up, l.up_bias), pack.linear(l.down, l.down_bias)});
+                        pack.linear(l.gate, l.gate_bias), pack.linear(l.up, l.up_bias),
+                        pack.linear(l.down, l.down_bias)});
   return w;
 }
 
@@ -102,7 +103,8 @@ std::size_t PanelSet::bytes(const Arithmetic& arithmetic, const std::vector<cons
   return total;
 }
 
-PanelSet::PanelSet(const Arithmetic& arithmetic, const std::vector<const PackedTensor*>& weights, std::uint8_t* memory) {
+PanelSet::PanelSet(const Arithmetic& arithmetic, const std::vector<const PackedTensor*>& weights,
+                   std::uint8_t* memory) {
   for (const PackedTensor* w : weights) {
     panels_.emplace_back(arithmetic, *w, memory);
     memory += ComputePanels::bytes(arithmetic, *w);

@@ -16,21 +16,22 @@ struct Linear {
   std::vector<float> bias;
   /// y [m, ldy] += bias on each row.
   void add_bias(const simd::KernelTable& kernels, float* y, std::int64_t ldy, std::int64_t m) const {
-    for (std::int64_t i = 0; !bias.empty() && i < m; ++i) kernels.add(y + i * ldy, bias.data(), std::int64_t(bias.size()));
+    for (std::int64_t i = 0; !bias.empty() && i < m; ++i)
+      kernels.add(y + i * ldy, bias.data(), std::int64_t(bias.size()));
   }
 };
 
 struct LayerWeights {
-  std::vector<float> attn_norm, ffn_norm;   ///< [D]
+  std::vector<float> attn_norm, ffn_norm;  ///< [D]
   Linear q, k, v, o, gate, up, down;
 };
 
 struct Weights {
-  PackedTensor token_embd;                  ///< [V, D]
-  PackedTensor output_own;                  ///< [V, D], empty when tied
-  std::vector<float> output_norm;           ///< [D]
-  std::vector<float> output_bias;           ///< optional [V]
-  std::vector<LayerWeights> layers;         ///< [N]
+  PackedTensor token_embd;           ///< [V, D]
+  PackedTensor output_own;           ///< [V, D], empty when tied
+  std::vector<float> output_norm;    ///< [D]
+  std::vector<float> output_bias;    ///< optional [V]
+  std::vector<LayerWeights> layers;  ///< [N]
   /// Asks the system to keep the matrices in RAM; without the privilege they stay swappable.
   void lock() const;
   const PackedTensor& output() const { return output_own ? output_own : token_embd; }
@@ -40,7 +41,7 @@ struct Weights {
   static std::size_t largest_tensor(const ModelTensors& tensors);
 };
 
-/// Packs every tensor on all threads of `team`, then calls `packed` for it; work counts file bytes.
+/// Packs every tensor on all threads of `team`, then calls `packed` (may be empty) for it; work counts file bytes.
 Weights pack_weights(const ModelTensors& tensors, ThreadTeam& team, HugePages huge_pages,
                      const std::function<void(const TensorView&)>& packed, RunControl& control);
 
