@@ -104,7 +104,8 @@ TEST_P(OracleComparison, EveryIsaAndBothStages) {
     backends.push_back(make_backend(options, model.config, model.tensors));
     ASSERT_EQ(backends.back()->info().isa, simd::name(isa));
     RunControl control;
-    backends.back()->load(model.tensors, {}, control);
+    backends.back()->load(
+        model.tensors, [](const TensorView&) {}, control);
   }
   std::size_t c = 0;
   for (const MethodCase& one : method_cases(shape.n_layer)) {

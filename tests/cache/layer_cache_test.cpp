@@ -21,7 +21,8 @@ class LayerCacheTest : public testing::Test {
     options.threads = options.threads_batch = 2;
     options.compute = Compute::f32;
     backend_ = make_backend(options, model_.config, model_.tensors);
-    backend_->load(model_.tensors, {}, control_);
+    backend_->load(
+        model_.tensors, [](const TensorView&) {}, control_);
     method_ = fastkv_defaults(model_.config.n_layer);
     method_.tsp_layer = 1;
     method_.retention = 0.3;

@@ -71,7 +71,8 @@ Scored scores_of(const std::string& file, const ReferenceTrace& expected, const 
   EngineOptions options = engine_options(file, Compute::f32);
   const auto backend = make_backend(options, config, tensors);
   RunControl control;
-  backend->load(tensors, {}, control);
+  backend->load(
+      tensors, [](const TensorView&) {}, control);
   BackendRunOptions light;
   light.read_cache = false;
   const BackendRun run = run_on(*backend, config, expected.prompt, method, {}, light);
