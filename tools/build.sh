@@ -29,16 +29,15 @@ install_packages() {
   }
 }
 
-# build FOLDER [CMAKE OPTION…]: configures and builds; the programs land in FOLDER/bin.
+# build FOLDER TARGET [CMAKE OPTION…]: configures and builds; the programs land in FOLDER/bin.
 build() {
-  local folder=$1
-  shift
-  # kernels are large: one compiler per gigabyte of free memory at most
-  local jobs available
+  local folder=$1 target=$2 jobs memory
+  shift 2
+  # the kernels' templates take more than a gigabyte each to compile
   jobs=$(nproc)
-  available=$(awk '/MemAvailable/ { print int($2 / 1500000) }' /proc/meminfo)
-  [ "$jobs" -le "$available" ] || jobs=$((available > 0 ? available : 1))
+  memory=$(awk '/MemAvailable/ { print int($2 / 1500000) }' /proc/meminfo)
+  [ "$jobs" -le "$memory" ] || jobs=$((memory > 0 ? memory : 1))
   say "building in $folder"
   CXX=${CXX:-g++} cmake -S . -B "$folder" -G Ninja "$@" > /dev/null
-  cmake --build "$folder" --parallel "$jobs" >&2
+  cmake --build "$folder" --target "$target" --parallel "$jobs" >&2
 }

@@ -23,7 +23,7 @@ case "${1-}" in
 esac
 
 install_packages
-build "$folder" "${options[@]}"
+build "$folder" all "${options[@]}"
 # without the model the reference traces of the real model are skipped, and ctest says so
 tools/get-model > /dev/null || say "going on without the model"
 status=0
