@@ -15,24 +15,6 @@ namespace fastkv {
 
 namespace {
 
-const char* name_of(MethodName method) { return method == MethodName::full ? "full" : "fastkv"; }
-
-const char* name_of(CacheType type) {
-  switch (type) {
-    case CacheType::automatic:
-      return "auto";
-    case CacheType::f32:
-      return "f32";
-    case CacheType::f16:
-      return "f16";
-    case CacheType::bf16:
-      return "bf16";
-    case CacheType::q8_0:
-      return "q8_0";
-  }
-  return "";
-}
-
 const char* name_of(Finish finish) {
   switch (finish) {
     case Finish::length:
@@ -56,7 +38,7 @@ OrderedJson optional_json(const std::optional<T>& value) {
 OrderedJson options_json(const RunPlan& plan) {
   const MethodParams& method = plan.method;
   OrderedJson options;
-  options["method"] = name_of(method.method);
+  options["method"] = name(method.method);
   if (method.method == MethodName::fastkv) {
     options["tsp_layer"] = method.tsp_layer;
     if (method.tsp_by_rate) {
@@ -72,13 +54,13 @@ OrderedJson options_json(const RunPlan& plan) {
     options["window"] = method.window;
     options["tsp_window"] = method.tsp_window;
     options["kernel"] = method.kernel;
-    options["pooling"] = method.pooling == Pooling::max ? "max" : "avg";
-    options["group_reduce"] = method.group_reduce == GroupReduce::sum ? "sum" : "max";
+    options["pooling"] = name(method.pooling);
+    options["group_reduce"] = name(method.group_reduce);
     options["sinks"] = method.sinks;
   }
   options["context"] = plan.context;
-  options["cache_type_k"] = name_of(plan.cache_k);
-  options["cache_type_v"] = name_of(plan.cache_v);
+  options["cache_type_k"] = name(plan.cache_k);
+  options["cache_type_v"] = name(plan.cache_v);
   return options;
 }
 
@@ -95,7 +77,7 @@ void write_file(const std::string& path, std::string_view text) {
 void write_trace(const std::string& path, const RunResult& result) {
   const Trace& trace = result.trace;
   OrderedJson json;
-  json["method"] = name_of(result.plan.method.method);
+  json["method"] = name(result.plan.method.method);
   json["n_prompt"] = result.plan.n_prompt;
   json["options"] = options_json(result.plan);
   json["tsp"] = nullptr;

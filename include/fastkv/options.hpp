@@ -17,6 +17,11 @@ enum class Gemm { automatic, native, openblas };       ///< automatic: openblas 
 enum class PrefillPanels { automatic, build, keep };   ///< keep: compute panels of all weights stay in memory
 enum class CacheType { automatic, f32, f16, bf16, q8_0 };  ///< automatic: f32 for Compute::f32, else f16
 
+/// The values' names on the command line.
+const char* name(NumaMode mode);
+const char* name(Compute compute);
+const char* name(CacheType type);
+
 /// The model and the machine; fixed for the life of an Engine.
 struct EngineOptions {
   std::string model;                ///< path of a GGUF file
@@ -37,6 +42,10 @@ struct EngineOptions {
 enum class MethodName { full, fastkv };
 enum class Pooling { max, avg };
 enum class GroupReduce { sum, max };
+
+const char* name(MethodName method);
+const char* name(Pooling pooling);
+const char* name(GroupReduce reduce);
 
 /// The method and its parameters as the user gave them; unset fields take the defaults of spec/cli.md when resolved
 /// against a model and a prompt (prefill/plan.hpp).

@@ -69,14 +69,6 @@ void check_ranges(const MethodOptions& o, int n_layer) {
 
 std::int64_t truncated(std::int64_t n, double rate) { return std::int64_t(double(n) * rate); }
 
-const char* name(MethodName method) {
-  switch (method) {
-    case MethodName::full: return "full";
-    case MethodName::fastkv: return "fastkv";
-  }
-  return "?";
-}
-
 MethodParams resolve(const MethodOptions& o, int n_layer, std::int64_t n_prompt, std::vector<std::string>& notes) {
   check_ranges(o, n_layer);
   MethodParams p;

@@ -19,6 +19,4 @@ double prefill_flops(const std::vector<LayerPlan>& layers, const ModelConfig& co
 /// int(x·rate) as the reference computes it: an IEEE double product, truncated.
 std::int64_t truncated(std::int64_t n, double rate);
 
-const char* name(MethodName method);
-
 }  // namespace fastkv

@@ -13,24 +13,6 @@ namespace {
 
 constexpr int kMostThreads = 4096;
 
-const char* name_of(NumaMode mode) {
-  switch (mode) {
-    case NumaMode::off:
-      return "off";
-    case NumaMode::isolate:
-      return "isolate";
-    case NumaMode::distribute:
-      return "distribute";
-    case NumaMode::interleave:
-      return "interleave";
-    case NumaMode::numactl:
-      return "numactl";
-    case NumaMode::automatic:
-      break;
-  }
-  return "auto";
-}
-
 /// "0-3,8" for an ascending list.
 std::string ranges(const std::vector<int>& cpus) {
   std::string text;
@@ -181,7 +163,7 @@ ThreadPlan plan_threads(const Topology& topology, int threads, NumaMode numa, co
   } else if (mode == NumaMode::numactl) {
     placement = "numa numactl: threads not pinned";
   } else if (mode != NumaMode::off) {
-    placement = concat("one memory node, --numa ", name_of(mode), " changes nothing");
+    placement = concat("one memory node, --numa ", name(mode), " changes nothing");
   }
 
   const double quota = topology.cpu_quota;

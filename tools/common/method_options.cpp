@@ -32,12 +32,6 @@ const std::vector<std::pair<std::string, MethodName>>& methods() {
   return all;
 }
 
-const std::string& method_name(MethodName method) {
-  for (const auto& [name, value] : methods()) {
-    if (value == method) return name;
-  }
-  throw std::logic_error("a method without a name");
-}
 
 MethodName parse_method(const std::string& name) {
   std::vector<std::string> names;
@@ -101,7 +95,7 @@ void MethodFlags::declare(CommandLine& command) {
 MethodOptions MethodFlags::resolve(const CommandLine& command, const std::string& compared) const {
   MethodOptions options = options_;
   const std::string chosen =
-      compared.empty() ? "--method " + method_name(options.method.value_or(MethodName::fastkv)) : compared;
+      compared.empty() ? std::string("--method ") + name(options.method.value_or(MethodName::fastkv)) : compared;
   if (!foreign_.empty()) throw UsageError(foreign_ + " has no effect with " + chosen);
   const auto exclude = [&](const char* first, const char* second) {
     if (command.given(first) && command.given(second)) {

@@ -38,7 +38,6 @@ class MethodFlags {
 
 /// Names of all methods of this build: "full", "fastkv".
 const std::vector<std::pair<std::string, MethodName>>& methods();
-const std::string& method_name(MethodName method);
 /// The method called `name` (authors' spellings too). Throws UsageError.
 MethodName parse_method(const std::string& name);
 

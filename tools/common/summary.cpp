@@ -9,7 +9,7 @@ namespace fastkv::tools {
 namespace {
 
 std::string cache_types(const RunPlan& plan) {
-  const std::string k = cache_type_name(plan.cache_k), v = cache_type_name(plan.cache_v);
+  const std::string k = name(plan.cache_k), v = name(plan.cache_v);
   return k == v ? k : k + "/" + v;
 }
 
@@ -22,7 +22,7 @@ std::int64_t propagated(const RunPlan& plan) {
 std::string method_text(const EngineInfo& info, const RunPlan& plan, const std::optional<double>& coverage) {
   const MethodParams& method = plan.method;
   if (method.method == MethodName::full) return "full";
-  std::string text = method_name(method.method) + format(" (tsp layer %d/%d, ", method.tsp_layer, info.n_layer);
+  std::string text = name(method.method) + format(" (tsp layer %d/%d, ", method.tsp_layer, info.n_layer);
   if (method.tsp_by_rate) text += format("rate %.3f = ", method.tsp_rate);
   text += format("%lld tokens; ", static_cast<long long>(propagated(plan)));
   if (method.proportional) {
@@ -43,22 +43,6 @@ std::string timing_line(const char* label, double ms, std::int64_t count, const 
 }
 
 }  // namespace
-
-const char* cache_type_name(CacheType type) {
-  switch (type) {
-    case CacheType::automatic:
-      return "auto";
-    case CacheType::f32:
-      return "f32";
-    case CacheType::f16:
-      return "f16";
-    case CacheType::bf16:
-      return "bf16";
-    case CacheType::q8_0:
-      return "q8_0";
-  }
-  return "";
-}
 
 double per_second(double count, double ms) { return ms > 0 ? 1000 * count / ms : 0; }
 

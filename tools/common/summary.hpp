@@ -26,7 +26,6 @@ std::vector<std::string> describe_layers(const RunPlan& plan);
 std::vector<std::string> summary(const EngineInfo& info, const RunPlan& plan, const RunStats& stats,
                                  const Timings& timings);
 
-const char* cache_type_name(CacheType type);
 /// count per second; 0 when no time was taken.
 double per_second(double count, double ms);
 

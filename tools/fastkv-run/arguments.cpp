@@ -80,7 +80,7 @@ void Arguments::declare(CommandLine& command) {
 
 std::string Arguments::compared() const {
   std::string list;
-  for (MethodName name : compare) list += (list.empty() ? "--compare " : ",") + method_name(name);
+  for (MethodName method : compare) list += std::string(list.empty() ? "--compare " : ",") + name(method);
   return list;
 }
 

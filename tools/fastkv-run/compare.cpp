@@ -29,7 +29,7 @@ std::string compare_table(const EngineInfo& info, const std::vector<ComparedRun>
     const double all = static_cast<double>(stats.n_prompt) * info.n_layer;
     // a prompt below --min-prompt runs full whatever was asked for
     const bool asked = compared.run.result.plan.method.method == compared.method;
-    table.row({method_name(compared.method) + (asked ? "" : " (ran full)"),
+    table.row({std::string(name(compared.method)) + (asked ? "" : " (ran full)"),
                format("%.2f s", compared.run.timings.ttft_ms / 1000),
                format("%.1f", per_second(static_cast<double>(stats.n_prompt), stats.prefill_ms)),
                format("%.1f", per_second(static_cast<double>(stats.n_decoded), stats.decode_ms)),

@@ -134,7 +134,7 @@ void Session::answer(const Prompt& prompt) {
 void Session::compare(const Prompt& prompt) {
   std::vector<ComparedRun> runs;
   for (MethodName method : methods_) {
-    arguments_.log.info("running " + method_name(method));
+    arguments_.log.info(std::string("running ") + name(method));
     ComparedRun compared{method, {}, ""};
     compared.run = run_prompt(*engine_, prompt, options_for(method), arguments_,
                               [&](std::string_view text) { compared.text += text; });
@@ -143,7 +143,7 @@ void Session::compare(const Prompt& prompt) {
   }
   std::string text = compare_table(engine_->info(), runs);
   for (const ComparedRun& compared : runs) {
-    text += "\n--- " + method_name(compared.method) + "\n" + compared.text;
+    text += std::string("\n--- ") + name(compared.method) + "\n" + compared.text;
     if (text.back() != '\n') text += '\n';
   }
   write_stdout(text);

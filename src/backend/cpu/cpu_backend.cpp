@@ -31,20 +31,6 @@ Compute resolve_compute(Compute wanted, const ModelTensors& tensors) {
   return best;
 }
 
-const char* compute_name(Compute compute) {
-  switch (compute) {
-    case Compute::f32:
-      return "f32";
-    case Compute::bf16:
-      return "bf16";
-    case Compute::int8:
-      return "int8";
-    case Compute::automatic:
-      break;
-  }
-  return "auto";
-}
-
 template <class T>
 const T& as(const auto& handle) {
   return static_cast<const T&>(handle);
@@ -72,7 +58,7 @@ CpuBackend::CpuBackend(const EngineOptions& options, const ModelConfig& config, 
   check(options.gemm != Gemm::openblas || options.compute == Compute::f32 || arithmetic_.compute == Compute::f32 ||
             options.compute == Compute::automatic,
         ErrorCode::invalid_option, "--gemm openblas computes in float32: expected --compute f32, found ",
-        compute_name(options.compute));
+        name(options.compute));
   if (options.gemm == Gemm::openblas) arithmetic_.compute = Compute::f32;
   if (arithmetic_.compute == Compute::f32 && options.gemm != Gemm::native) arithmetic_.blas = &OpenBlas::load(isa);
 
@@ -104,7 +90,7 @@ CpuBackend::CpuBackend(const EngineOptions& options, const ModelConfig& config, 
   }
 
   info_.isa = simd::name(isa);
-  info_.compute = compute_name(arithmetic_.compute);
+  info_.compute = name(arithmetic_.compute);
   info_.gemm = arithmetic_.blas ? "openblas " + arithmetic_.blas->core() : "native";
   info_.threads = team_->size();
   info_.threads_batch = team_batch_->size();

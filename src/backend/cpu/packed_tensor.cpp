@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "backend/cpu/block_parts.hpp"
+#include "core/block_parts.hpp"
 #include "core/check.hpp"
 #include "core/half.hpp"
 #include "core/quant_blocks.hpp"

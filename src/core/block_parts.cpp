@@ -1,11 +1,11 @@
 // GGUF's quantised blocks, taken apart type by type (formats: spec/models.md 1, ggml's definitions).
-#include "backend/cpu/block_parts.hpp"
+#include "core/block_parts.hpp"
 
 #include <cstring>
 
 #include "core/check.hpp"
 
-namespace fastkv::cpu {
+namespace fastkv {
 namespace {
 
 std::uint16_t load16(const std::uint8_t* p) {
@@ -82,6 +82,19 @@ void read_q6_k(const std::uint8_t* p, BlockParts& b) {
 
 }  // namespace
 
+BlockShape block_shape(DType type) {
+  switch (type) {
+    case DType::q4_0: return {8, 32, false};
+    case DType::q5_0: return {16, 32, false};
+    case DType::q8_0: return {128, 32, false};
+    case DType::q3_k: return {4, 16, false};
+    case DType::q6_k: return {32, 16, false};
+    case DType::iq4_nl:
+    case DType::iq4_xs: return {0, 32, true};
+    default: return {0, 32, false};
+  }
+}
+
 void read_block(DType type, const std::uint8_t* p, BlockParts& b) {
   switch (type) {
     case DType::q4_0:
@@ -144,4 +157,4 @@ void read_block(DType type, const std::uint8_t* p, BlockParts& b) {
   fail(ErrorCode::internal, "read_block: ", name(type), " is not quantised");
 }
 
-}  // namespace fastkv::cpu
+}  // namespace fastkv
