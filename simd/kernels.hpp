@@ -27,7 +27,7 @@ struct I8Rows {
 struct I8Panels {
   const std::uint8_t* q;       ///< [P][K32/4][16][4]  [64]; ≤ 127 unless zero is 128
   const float* scale;          ///< [P][K32/group][16] [64]
-  const float* min;            ///< [P][K32/32][16]    [64], null: none
+  const float* min;            ///< [P][K32/32][16]    [64], null: none (as always with group 16)
   int group;                   ///< 16 or 32
   int zero;                    ///< 0..128
 };

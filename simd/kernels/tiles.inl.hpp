@@ -1,4 +1,4 @@
-// How every matrix product walks its output: tiles of rows × panels held in registers, four panels resident in L2.
+// How every matrix product walks its output: tiles of rows × panels held in registers, a few panels resident in L2.
 #pragma once
 
 #include "simd/kernels/pair.inl.hpp"
@@ -6,8 +6,8 @@
 namespace fastkv::simd {
 namespace {
 
-/// Panels that all rows pass before the next ones are read.
-inline constexpr std::int64_t kResidentPanels = 4;
+/// Float panels that all rows pass before the next ones are read: a few hundred KiB of L2.
+inline constexpr std::int64_t kFloatResident = 4;
 
 /// fn(Index<n>) for a run-time 1 ≤ n ≤ Max.
 template <int Max, class Fn>
@@ -18,14 +18,16 @@ FASTKV_INLINE void with_count(std::int64_t n, Fn&& fn) {
   fn(Index<Max>{});
 }
 
-/// fn(Index<rows>, Index<columns>, first row, first panel) covers m rows × panels by tiles of Rows × Panels at most.
-template <int Rows, int Panels, class Fn>
-FASTKV_INLINE void for_tiles(std::int64_t m, std::int64_t panels, Fn&& fn) {
-  for (std::int64_t p0 = 0; p0 < panels; p0 += kResidentPanels) {
-    const std::int64_t p1 = p0 + kResidentPanels < panels ? p0 + kResidentPanels : panels;
+/// fn(Index<rows>, Index<columns>, first row, first panel) covers m rows × panels by tiles of Rows × Panels at most;
+/// begin(Index<rows>, first row) comes before the tiles of the same rows.
+template <int Rows, int Panels, int Resident, class Begin, class Fn>
+FASTKV_INLINE void for_tiles(std::int64_t m, std::int64_t panels, Begin&& begin, Fn&& fn) {
+  for (std::int64_t p0 = 0; p0 < panels; p0 += Resident) {
+    const std::int64_t p1 = p0 + Resident < panels ? p0 + Resident : panels;
     for (std::int64_t r = 0; r < m; r += Rows) {
       with_count<Rows>(
           m - r < Rows ? m - r : Rows, [&](auto rows) __attribute__((always_inline)) {
+            begin(rows, r);
             for (std::int64_t p = p0; p < p1; p += Panels) {
               with_count<Panels>(
                   p1 - p < Panels ? p1 - p : Panels, [&](auto columns)
@@ -34,6 +36,10 @@ FASTKV_INLINE void for_tiles(std::int64_t m, std::int64_t panels, Fn&& fn) {
           });
     }
   }
+}
+template <int Rows, int Panels, class Fn>
+FASTKV_INLINE void for_tiles(std::int64_t m, std::int64_t panels, Fn&& fn) {
+  for_tiles<Rows, Panels, kFloatResident>(m, panels, [](auto, std::int64_t) __attribute__((always_inline)){}, fn);
 }
 
 /// The accumulators of a tile, from c or zero, and back to c.
