@@ -16,11 +16,17 @@ std::string Table::text() const {
     for (std::size_t c = 0; c < rows_[r].size(); ++c) {
       const std::string& cell = rows_[r][c];
       const std::string padding(widths[c] - cell.size(), ' ');
-      line += (c ? "  " : "") + (c ? padding + cell : cell + padding);
-      rule += (c ? "  " : "") + std::string(widths[c], '-');
+      if (c > 0) {
+        line.append("  ").append(padding).append(cell);
+        rule.append("  ");
+      } else {
+        line.append(cell).append(padding);
+      }
+      rule.append(widths[c], '-');
     }
     line.erase(line.find_last_not_of(' ') + 1);
-    text += line + "\n" + (r == 0 ? rule + "\n" : "");
+    text.append(line).append("\n");
+    if (r == 0) text.append(rule).append("\n");
   }
   return text;
 }

@@ -80,7 +80,7 @@ void Arguments::declare(CommandLine& command) {
 
 std::string Arguments::compared() const {
   std::string list;
-  for (MethodName method : compare) list += std::string(list.empty() ? "--compare " : ",") + name(method);
+  for (MethodName one : compare) list += std::string(list.empty() ? "--compare " : ",") + name(one);
   return list;
 }
 
