@@ -60,6 +60,8 @@ bool supported(Isa isa) {
   return false;
 }
 
+bool fast_bf16_dots() { return supported(Isa::avx512_bf16) && __builtin_cpu_is("amd"); }
+
 Isa best_isa() {
   Isa best = Isa::scalar;
   for (const Isa isa : kIsas) {

@@ -17,6 +17,9 @@ inline constexpr Isa kIsas[] = {Isa::scalar, Isa::avx2, Isa::avx2_vnni, Isa::avx
 const char* name(Isa isa);                 ///< "avx512_vnni"
 bool from_name(const char* text, Isa& isa);  ///< false: no such level
 bool supported(Isa isa);                   ///< CPU has every instruction of the level and the OS saves its registers
+/// Whether bfloat16 dot products outrun float32 FMAs: a fact of the CPU, not of a level. On AMD's Zen 4 and 5 twice the
+/// rate; Intel's cores run vdpbf16ps at half the rate of FMAs.
+bool fast_bf16_dots();
 Isa best_isa();                            ///< the highest supported level
 
 }  // namespace fastkv::simd

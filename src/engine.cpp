@@ -128,6 +128,7 @@ void Engine::Impl::describe() {
   info.n_ctx_train = config.n_ctx_train;
   info.isa = machine.isa;
   info.compute = machine.compute;
+  info.attention = machine.attention;
   info.gemm = machine.gemm;
   info.threads = machine.threads;
   info.threads_batch = machine.threads_batch;

@@ -164,6 +164,7 @@ std::string stats_json(const EngineInfo& info, const RunResult& result, double t
                    {"layers", info.n_layer}};
   json["machine"] = {{"isa", info.isa},
                      {"compute", info.compute},
+                     {"attention", info.attention},
                      {"gemm", info.gemm},
                      {"threads", info.threads},
                      {"threads_batch", info.threads_batch},

@@ -11,7 +11,7 @@ namespace {
 using simd::kLanes;
 constexpr int kPanels = kKeyBlock / kLanes;
 
-std::size_t element(const Arithmetic& a) { return a.bf16_attention() ? 2 : 4; }
+std::size_t element(const Arithmetic& a) { return a.bf16_attention ? 2 : 4; }
 
 // Elements of one (head, block) in the two layouts.
 std::size_t key_block_elements(const AttentionShape& s) { return std::size_t(kKeyBlock) * std::size_t(s.d); }
@@ -41,12 +41,12 @@ void pack_key_block(const Arithmetic& arithmetic, const AttentionShape& shape, C
     const int lanes = std::clamp(n - p * kLanes, 0, kLanes);
     const float* from = keys + std::size_t(p) * kLanes * std::size_t(shape.d);
     const std::size_t to = std::size_t(p) * kLanes * std::size_t(shape.d);
-    if (arithmetic.bf16_attention())
+    if (arithmetic.bf16_attention)
       kt.pack_keys_bf16(from, shape.d, lanes, shape.d, reinterpret_cast<std::uint16_t*>(key_out) + to);
     else
       kt.pack_keys_f32(from, shape.d, lanes, shape.d, reinterpret_cast<float*>(key_out) + to);
   }
-  if (arithmetic.bf16_attention())
+  if (arithmetic.bf16_attention)
     kt.pack_values_bf16(values, shape.d, n, kKeyBlock, shape.d, reinterpret_cast<std::uint16_t*>(value_out));
   else
     kt.pack_values_f32(values, shape.d, n, kKeyBlock, shape.d, reinterpret_cast<float*>(value_out));
@@ -54,14 +54,14 @@ void pack_key_block(const Arithmetic& arithmetic, const AttentionShape& shape, C
 
 std::size_t AttentionTile::bytes(const Arithmetic& arithmetic, const AttentionShape& shape, std::int64_t rows) {
   const std::size_t r = std::size_t(rows), g = std::size_t(shape.group());
-  const std::size_t bf16 = arithmetic.bf16_attention() ? g * r * std::size_t(shape.d) * 2 + r * kKeyBlock * 2 : 0;
+  const std::size_t bf16 = arithmetic.bf16_attention ? g * r * std::size_t(shape.d) * 2 + r * kKeyBlock * 2 : 0;
   return bf16 + r * kKeyBlock * 4 + g * r * std::size_t(shape.d16()) * 4 + 2 * g * r * 4;
 }
 
 AttentionTile::AttentionTile(const Arithmetic& arithmetic, const AttentionShape& shape, std::int64_t rows)
     : arithmetic_(&arithmetic), shape_(shape) {
   const std::size_t r = std::size_t(rows), g = std::size_t(shape.group());
-  if (arithmetic.bf16_attention()) {
+  if (arithmetic.bf16_attention) {
     q_bf16_ = Array<std::uint16_t>(g * r * std::size_t(shape.d), "attention tile");
     p_bf16_ = Array<std::uint16_t>(r * kKeyBlock, "attention tile");
   }
@@ -74,7 +74,7 @@ AttentionTile::AttentionTile(const Arithmetic& arithmetic, const AttentionShape&
 void AttentionTile::run(const CpuLayerState& state, int head, const float* q, const std::int32_t* limits,
                         std::int64_t m, float* out) {
   const simd::KernelTable& kt = *arithmetic_->kernels;
-  const bool bf16 = arithmetic_->bf16_attention();
+  const bool bf16 = arithmetic_->bf16_attention;
   const int d = shape_.d, d16 = shape_.d16(), group = shape_.group();
   const std::int64_t ld = std::int64_t(shape_.heads) * d;
   const float* q_head = q + std::int64_t(head) * group * d;

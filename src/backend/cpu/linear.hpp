@@ -18,7 +18,7 @@ struct Arithmetic {
   Compute compute = Compute::f32;
   const simd::KernelTable* kernels = nullptr;
   const OpenBlas* blas = nullptr;  ///< f32 only; null: own kernels
-  bool bf16_attention() const { return compute != Compute::f32; }
+  bool bf16_attention = false;                   ///< attention's dot products: bfloat16, or float32
 };
 
 /// One weight matrix unpacked for prefill:
