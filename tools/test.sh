@@ -12,7 +12,7 @@ case "${1-}" in
   --sanitize)
     folder=build-asan
     options+=(-DFASTKV_SANITIZE=address,undefined)
-    # libomp keeps its thread structures to the end of the process
+    export LSAN_OPTIONS=${LSAN_OPTIONS-suppressions=$PWD/tests/support/lsan.supp:print_suppressions=0}
     export ASAN_OPTIONS=${ASAN_OPTIONS-detect_leaks=1:strict_string_checks=1}
     export UBSAN_OPTIONS=${UBSAN_OPTIONS-print_stacktrace=1}
     ;;

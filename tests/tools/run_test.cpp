@@ -118,7 +118,8 @@ TEST_F(Run, LogitsOfEveryPosition) {
   const std::size_t data = bytes.size() - 420 * 512 * sizeof(float);
   std::vector<float> last(512);
   std::memcpy(last.data(), bytes.data() + data + 419 * 512 * sizeof(float), 512 * sizeof(float));
-  for (const Json& pair : Json::parse(slurp(trace))["first_logits"]) {
+  const Json json = Json::parse(slurp(trace));
+  for (const Json& pair : json["first_logits"]) {
     EXPECT_EQ(last[pair[0].get<std::size_t>()], pair[1].get<float>());
   }
 }
