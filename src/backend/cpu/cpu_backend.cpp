@@ -8,11 +8,10 @@
 #include <numeric>
 
 #include "core/check.hpp"
+#include "core/round.hpp"
 
 namespace fastkv::cpu {
 namespace {
-
-std::int64_t round_up(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
 
 // Compute::automatic: what most of the weights are.
 Compute resolve_compute(Compute wanted, const ModelTensors& tensors) {

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/check.hpp"
+#include "core/round.hpp"
 
 namespace fastkv::cpu {
 namespace {
@@ -11,7 +12,6 @@ namespace {
 using simd::kGroup;
 using simd::kLanes;
 
-std::int64_t round_up(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
 std::size_t align64(std::size_t n) { return (n + 63) / 64 * 64; }
 
 // int8 unpacking of a packing: float weights are rounded to int8 around 128.

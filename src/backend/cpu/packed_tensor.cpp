@@ -8,6 +8,7 @@
 #include "core/check.hpp"
 #include "core/half.hpp"
 #include "core/quant_blocks.hpp"
+#include "core/round.hpp"
 
 namespace fastkv::cpu {
 namespace {
@@ -15,8 +16,6 @@ namespace {
 using simd::kGroup;
 using simd::kLanes;
 using simd::Packing;
-
-std::int64_t round_up(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
 
 // What the planes of 32 inputs consist of, in order.
 struct Planes {

@@ -4,14 +4,13 @@
 
 #include "backend/cpu/cpu_backend.hpp"
 #include "core/check.hpp"
+#include "core/round.hpp"
 
 namespace fastkv::cpu {
 namespace {
 
 constexpr std::int64_t kNarrowRows = 4;  // up to so many rows, matrices are split over threads instead of rows
 
-std::int64_t round_up16(std::int64_t n) { return (n + 15) / 16 * 16; }
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 double flops(const PackedTensor& w, std::int64_t rows) {
   return 2.0 * double(rows) * double(w.rows()) * double(w.cols());
 }
@@ -21,9 +20,9 @@ double flops(const PackedTensor& w, std::int64_t rows) {
 std::size_t CpuBackend::Tile::bytes(const Arithmetic& arithmetic, const ModelConfig& c, const AttentionShape& shape,
                                     std::int64_t rows) {
   const std::int64_t widest = std::max({c.n_embd, c.q_dim(), c.n_ff});
-  const std::int64_t floats =
-      rows * (c.n_embd + round_up16(c.q_dim()) + c.q_dim() + 2 * round_up16(c.n_ff) + round_up16(c.n_embd)) +
-      16 * (widest + 32);
+  const std::int64_t floats = rows * (c.n_embd + round_up(c.q_dim(), simd::kLanes) + c.q_dim() +
+                                      2 * round_up(c.n_ff, simd::kLanes) + round_up(c.n_embd, simd::kLanes)) +
+                              16 * (widest + 32);
   return RowTile::bytes(arithmetic, rows, widest) + AttentionTile::bytes(arithmetic, shape, rows) +
          std::size_t(floats) * sizeof(float);
 }
@@ -33,11 +32,11 @@ CpuBackend::Tile::Tile(const Arithmetic& arithmetic, const ModelConfig& c, const
     : input(arithmetic, rows, std::max({c.n_embd, c.q_dim(), c.n_ff})), attention(arithmetic, shape, rows) {
   const auto make = [rows](std::int64_t width) { return Array<float>(std::size_t(rows * width), "tile"); };
   normed = make(c.n_embd);
-  q = make(round_up16(c.q_dim()));
+  q = make(round_up(c.q_dim(), simd::kLanes));
   attended = make(c.q_dim());
-  gate = make(round_up16(c.n_ff));
-  up = make(round_up16(c.n_ff));
-  out = make(round_up16(c.n_embd));
+  gate = make(round_up(c.n_ff, simd::kLanes));
+  up = make(round_up(c.n_ff, simd::kLanes));
+  out = make(round_up(c.n_embd, simd::kLanes));
   panel = Array<float>(std::size_t(simd::kLanes) * std::size_t(std::max({c.n_embd, c.q_dim(), c.n_ff}) + 32), "tile");
 }
 

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "core/check.hpp"
+#include "core/round.hpp"
 
 namespace fastkv::cpu {
 namespace {
@@ -22,8 +23,6 @@ std::unique_ptr<CpuScores> make_scores(int heads, std::int64_t n) {
 
 // NaN (a broken model) ranks last, so that the order stays total.
 float rank(float score) { return score == score ? score : -std::numeric_limits<float>::infinity(); }
-
-std::int64_t round_up(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
 
 }  // namespace
 
