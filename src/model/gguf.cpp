@@ -24,8 +24,11 @@ constexpr std::size_t kMaxTensorNameBytes = 64;
 constexpr std::uint64_t kDefaultAlignment = 32;
 constexpr std::uint64_t kMaxAlignment = 1u << 20;
 
-/// Bytes of one value; 0: not of a fixed size, or no such type.
-std::uint64_t value_bytes(GgufType type) {
+std::uint64_t align_up(std::uint64_t n, std::uint64_t alignment) { return (n + alignment - 1) / alignment * alignment; }
+
+}  // namespace
+
+std::size_t value_bytes(GgufType type) {
   switch (type) {
     case GgufType::u8:
     case GgufType::i8:
@@ -48,10 +51,6 @@ std::uint64_t value_bytes(GgufType type) {
   }
   return 0;
 }
-
-std::uint64_t align_up(std::uint64_t n, std::uint64_t alignment) { return (n + alignment - 1) / alignment * alignment; }
-
-}  // namespace
 
 std::string quoted(std::string_view text) {
   constexpr std::size_t kShown = 80;

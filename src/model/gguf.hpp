@@ -31,6 +31,8 @@ enum class GgufType : std::uint32_t {
   i64 = 11,
   f64 = 12,
 };
+/// Bytes of one value; 0: not of a fixed size, or no such type.
+std::size_t value_bytes(GgufType type);
 
 /// One entry of the directory. `data` holds exactly the tensor's bytes when the type is in kDTypes; it is empty for
 /// types whose block size this library does not know (their offset still lies inside the file).

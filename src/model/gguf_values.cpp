@@ -32,23 +32,6 @@ bool is_integer(GgufType type) {
   }
 }
 
-std::size_t number_bytes(GgufType type) {
-  switch (type) {
-    case GgufType::u8:
-    case GgufType::i8:
-      return 1;
-    case GgufType::u16:
-    case GgufType::i16:
-      return 2;
-    case GgufType::u32:
-    case GgufType::i32:
-    case GgufType::f32:
-      return 4;
-    default:
-      return 8;
-  }
-}
-
 template <class T>
 T load(std::span<const std::byte> bytes, std::uint64_t offset) {
   T value;
@@ -164,7 +147,7 @@ std::optional<std::vector<std::int64_t>> GgufFile::find_integers(std::string_vie
   if (!is_integer(value->type)) fail_type(key, "an array of integers", *value);
   std::vector<std::int64_t> out(value->count);
   for (std::uint64_t i = 0; i < value->count; ++i) {
-    out[i] = integer_at(key, value->type, value->offset + i * number_bytes(value->type), "an integer below 2^63");
+    out[i] = integer_at(key, value->type, value->offset + i * value_bytes(value->type), "an integer below 2^63");
   }
   return out;
 }
@@ -175,7 +158,7 @@ std::optional<std::vector<float>> GgufFile::find_floats(std::string_view key) co
   if (value->type != GgufType::f32 && value->type != GgufType::f64) fail_type(key, "an array of floats", *value);
   std::vector<float> out(value->count);
   for (std::uint64_t i = 0; i < value->count; ++i) {
-    out[i] = float_at(key, value->type, value->offset + i * number_bytes(value->type));
+    out[i] = float_at(key, value->type, value->offset + i * value_bytes(value->type));
   }
   return out;
 }
