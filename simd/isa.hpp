@@ -11,15 +11,19 @@ enum class Isa {
   avx512,       ///< AVX2 level + AVX-512 F CD BW DQ VL
   avx512_vnni,  ///< + AVX512-VNNI
   avx512_bf16,  ///< + AVX512-BF16
+  amx_bf16,     ///< + AMX-TILE AMX-BF16
 };
-inline constexpr Isa kIsas[] = {Isa::scalar, Isa::avx2, Isa::avx2_vnni, Isa::avx512, Isa::avx512_vnni, Isa::avx512_bf16};
+inline constexpr Isa kIsas[] = {Isa::scalar,      Isa::avx2,        Isa::avx2_vnni, Isa::avx512,
+                                Isa::avx512_vnni, Isa::avx512_bf16, Isa::amx_bf16};
 
-const char* name(Isa isa);                 ///< "avx512_vnni"
+const char* name(Isa isa);                   ///< "avx512_vnni"
 bool from_name(const char* text, Isa& isa);  ///< false: no such level
-bool supported(Isa isa);                   ///< CPU has every instruction of the level and the OS saves its registers
+/// The CPU has every instruction of the level and the OS saves its registers. For amx_bf16 the first call asks the
+/// kernel to let this process, all its threads, use the tiles.
+bool supported(Isa isa);
 /// Whether bfloat16 dot products outrun float32 FMAs: a fact of the CPU, not of a level. On AMD's Zen 4 and 5 twice the
 /// rate; Intel's cores run vdpbf16ps at half the rate of FMAs.
 bool fast_bf16_dots();
-Isa best_isa();                            ///< the highest supported level
+Isa best_isa();  ///< the highest supported level
 
 }  // namespace fastkv::simd

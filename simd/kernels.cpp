@@ -1,6 +1,7 @@
 // Choosing the kernel table: the best level of this CPU, or the one that is asked for.
 #include "simd/kernels.hpp"
 
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -8,6 +9,23 @@
 #include "simd/isa/tables.hpp"
 
 namespace fastkv::simd {
+namespace {
+
+/// `level` with the entries of `base` where it has none.
+KernelTable inherit(const KernelTable& level, const KernelTable& base) {
+  constexpr std::size_t kEntries = sizeof(KernelTable) / sizeof(void*);
+  static_assert(sizeof(KernelTable) == kEntries * sizeof(void*));
+  const void *own[kEntries], *inherited[kEntries];
+  std::memcpy(own, static_cast<const void*>(&level), sizeof own);
+  std::memcpy(inherited, static_cast<const void*>(&base), sizeof inherited);
+  for (std::size_t i = offsetof(KernelTable, unpack_i8) / sizeof(void*); i < kEntries; ++i)
+    if (!own[i]) own[i] = inherited[i];
+  KernelTable table;
+  std::memcpy(static_cast<void*>(&table), own, sizeof table);
+  return table;
+}
+
+}  // namespace
 
 const KernelTable& kernels(Isa isa) {
   switch (isa) {
@@ -23,6 +41,10 @@ const KernelTable& kernels(Isa isa) {
       return kTableAvx512Vnni;
     case Isa::avx512_bf16:
       return kTableAvx512Bf16;
+    case Isa::amx_bf16: {
+      static const KernelTable table = inherit(kTableAmxBf16, kTableAvx512Bf16);
+      return table;
+    }
   }
   return kTableScalar;
 }
@@ -44,7 +66,7 @@ bool choose_isa(const char* forced, Isa& isa, char message[256]) {
     isa = wanted;
     return true;
   }
-  char list[96] = "";
+  char list[112] = "";
   for (const Isa candidate : kIsas) {
     if (!supported(candidate)) continue;
     if (*list) std::strcat(list, ", ");

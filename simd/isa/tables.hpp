@@ -6,6 +6,7 @@
 
 namespace fastkv::simd {
 
-extern const KernelTable kTableScalar, kTableAvx2, kTableAvx2Vnni, kTableAvx512, kTableAvx512Vnni, kTableAvx512Bf16;
+extern const KernelTable kTableScalar, kTableAvx2, kTableAvx2Vnni, kTableAvx512, kTableAvx512Vnni, kTableAvx512Bf16,
+    kTableAmxBf16;  ///< null: the entry of avx512_bf16
 
 }  // namespace fastkv::simd

@@ -1,6 +1,9 @@
 // Names, detection and choice of instruction-set levels.
 #include "simd/isa.hpp"
 
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <fstream>
 #include <set>
 #include <sstream>
@@ -19,7 +22,8 @@ TEST(IsaNames, EveryLevelHasOneAndReadsBack) {
     EXPECT_EQ(back, isa);
     names.insert(name(isa));
   }
-  EXPECT_EQ(names, (std::set<std::string>{"scalar", "avx2", "avx2_vnni", "avx512", "avx512_vnni", "avx512_bf16"}));
+  EXPECT_EQ(names,
+            (std::set<std::string>{"scalar", "avx2", "avx2_vnni", "avx512", "avx512_vnni", "avx512_bf16", "amx_bf16"}));
   Isa untouched = Isa::avx2;
   for (const char* wrong : {"", "avx", "AVX2", "avx512_", "avx512_vnni "}) EXPECT_FALSE(from_name(wrong, untouched));
   EXPECT_EQ(untouched, Isa::avx2);
@@ -50,6 +54,11 @@ TEST(IsaDetection, AgreesWithProcCpuinfo) {
   EXPECT_EQ(supported(Isa::avx512), avx512);
   EXPECT_EQ(supported(Isa::avx512_vnni), avx512 && has({"avx512_vnni"}));
   EXPECT_EQ(supported(Isa::avx512_bf16), avx512 && has({"avx512_vnni", "avx512_bf16"}));
+  const bool amx = supported(Isa::amx_bf16);
+  constexpr int kGetPermission = 0x1022;  // ARCH_GET_XCOMP_PERM
+  std::uint64_t permitted = 0;
+  const bool tiles = syscall(SYS_arch_prctl, kGetPermission, &permitted) == 0 && (permitted >> 18 & 1);
+  EXPECT_EQ(amx, avx512 && has({"avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16"}) && tiles);
 }
 
 TEST(IsaDetection, BestIsTheHighestSupported) {

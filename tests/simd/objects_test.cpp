@@ -61,7 +61,7 @@ class IsaObject : public testing::TestWithParam<Isa> {
 TEST_P(IsaObject, HasTheInstructionsOfItsLevelAndNoneAbove) {
   const int ymm = count("%ymm"), zmm = count("%zmm"), mask = count("%k[0-7]");
   const int vex_dot = count("vpdpbusd .*%ymm"), evex_dot = count("vpdpbusd .*%zmm"),
-            bf16_dot = count("vdpbf16ps .*%zmm");
+            bf16_dot = count("vdpbf16ps .*%zmm"), tile_dot = count("tdpbf16ps");
   ASSERT_GT(count("ret"), 0);
   switch (GetParam()) {
     case Isa::scalar:
@@ -90,7 +90,13 @@ TEST_P(IsaObject, HasTheInstructionsOfItsLevelAndNoneAbove) {
     case Isa::avx512_bf16:
       EXPECT_GT(evex_dot, 0);
       EXPECT_GT(bf16_dot, 0);
+      EXPECT_EQ(tile_dot, 0);
       break;
+    case Isa::amx_bf16:  // only what has a tile version; the rest is avx512_bf16's object
+      EXPECT_GT(tile_dot, 0);
+      EXPECT_GT(count("ldtilecfg"), 0);
+      EXPECT_GT(count("tilerelease"), 0);
+      return;
   }
   if (GetParam() < Isa::avx512) {
     EXPECT_EQ(zmm, 0);
