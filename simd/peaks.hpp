@@ -1,0 +1,33 @@
+// Register-only loops: the most that one core can do of an arithmetic, for benchmarks to measure shares against.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "simd/isa.hpp"
+
+namespace fastkv::simd {
+
+/// Independent dot products or multiply-adds on registers, twelve chains of them: no load, no store, no dependency that
+/// waits.
+struct PeakLoop {
+  const char* instruction;  ///< "vpdpbusd zmm"
+  double operations;        ///< multiplications and additions of a round
+  void (*run)(std::int64_t rounds);
+};
+
+/// The fastest loop of a level for each arithmetic of KernelTable; a level without dot products of a type has the
+/// loop that its kernels fall back to (bfloat16 on float32 FMAs).
+struct Peaks {
+  PeakLoop f32, bf16, i8;
+};
+const Peaks& peaks(Isa isa);
+
+/// Reads all of `data` [bytes] once, in `streams` equal parts at the same time (each a multiple of 256 bytes); returns
+/// a value that depends on every byte, so that nothing can be left out. Which number is fastest depends on the machine
+/// and on the level of memory: on a Xeon 6, 2 streams read 39 GB/s from memory where 1 reads 33, and 4 are best from
+/// L3.
+std::uint64_t read_streams(const void* data, std::size_t bytes, int streams);
+inline constexpr int kReadStreams[] = {1, 2, 4};
+
+}  // namespace fastkv::simd
