@@ -111,6 +111,7 @@ void Engine::Impl::describe() {
   double bytes_of_type[64] = {};
   for (const GgufTensor& t : file.tensors()) {
     info.n_params += t.dims[0] * t.dims[1] * t.dims[2] * t.dims[3];
+    info.tensor_bytes += t.data.size();
     if (t.n_dims > 1 && t.ggml_type < 64) bytes_of_type[t.ggml_type] += double(t.data.size());
   }
   const auto most = std::uint32_t(std::max_element(std::begin(bytes_of_type), std::end(bytes_of_type)) - bytes_of_type);
@@ -187,6 +188,8 @@ RunResult Engine::run(std::span<const std::int32_t> prompt, const RunOptions& op
   stats.prefill_ms = prefill_control.clock.ms();
   stats.cache_bytes = filled.cache.bytes();
   stats.token_layers = filled.token_layers;
+  stats.prefill_layers = std::move(filled.layer_times);
+  stats.prefill_ends = filled.end_times;
   double coverage = 0;
   for (const LayerTrace& layer : filled.trace.layers) coverage += layer.coverage.value_or(0);
   if (filled.trace.layers[0].coverage) stats.coverage = coverage / double(filled.trace.layers.size());
@@ -225,9 +228,11 @@ RunResult Engine::run(std::span<const std::int32_t> prompt, const RunOptions& op
     }
     if (produced + 1 == limit) break;
     const Clock step_clock;
+    backend.take_stage_times();
     const SequenceStep step = filled.cache.step({&token, 1});
     backend.decode_step({&step, 1}, logits.data(), decode_control);
     filled.cache.advance(1);
+    stats.decode_stages += backend.take_stage_times();
     stats.decode_ms += step_clock.ms();
     ++stats.n_decoded;
     decode_control.work = double(produced + 1);

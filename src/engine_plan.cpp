@@ -54,6 +54,8 @@ RunPlan make_plan(const Backend& backend, const ModelConfig& config, std::int64_
   const bool scored = plan.method.method != MethodName::full;
   const BackendMemory bytes =
       backend.memory(n_prompt, scored ? std::max(plan.method.window, plan.method.tsp_window) : 0);
+  plan.decode_weight_bytes = bytes.decode_weights;
+  plan.cache_row_bytes = std::size_t(config.n_layer) * row;
   MemoryPlan& memory = plan.memory;
   memory.weights = bytes.weights;
   memory.file = weights.loaded ? 0 : std::max(bytes.load_extra, weights.file_bytes);

@@ -64,6 +64,12 @@ OrderedJson options_json(const RunPlan& plan) {
   return options;
 }
 
+OrderedJson stages_json(const StageTimes& times) {
+  OrderedJson json;
+  for (int s = 0; s < kStages; ++s) json[name(Stage(s))] = times.ms[s];
+  return json;
+}
+
 double per_second(double count, double ms) { return ms > 0 ? 1000 * count / ms : 0; }
 
 }  // namespace
@@ -187,6 +193,12 @@ std::string stats_json(const EngineInfo& info, const RunResult& result, double t
   json["cache_bytes_full"] = stats.cache_bytes_full;
   json["coverage"] = optional_json(stats.coverage);
   json["peak_rss_bytes"] = stats.peak_rss;
+  OrderedJson stages;  // milliseconds
+  stages["layers"] = OrderedJson::array();
+  for (const StageTimes& layer : stats.prefill_layers) stages["layers"].push_back(stages_json(layer));
+  stages["ends"] = stages_json(stats.prefill_ends);
+  stages["decode"] = stages_json(stats.decode_stages);
+  json["stages_ms"] = stages;
   return dump(json, 2);
 }
 

@@ -10,4 +10,6 @@ std::string version_text() {
                 "GEMM: native; float32 through OpenBLAS, loaded when used\n");
 }
 
+std::string build_commit() { return FASTKV_COMMIT; }
+
 }  // namespace fastkv

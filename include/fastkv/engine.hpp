@@ -23,6 +23,7 @@ struct EngineInfo {
   std::string model_type;        ///< "llama 1B Q4_0"
   std::uint64_t n_params = 0;
   std::size_t file_bytes = 0;
+  std::size_t tensor_bytes = 0;  ///< of all tensors in the file
   int n_layer = 0, n_head = 0, n_head_kv = 0, head_dim = 0, n_embd = 0, n_vocab = 0, n_ctx_train = 0;
   std::string isa;               ///< "avx512_vnni"
   std::string compute;           ///< "int8", as resolved
@@ -81,5 +82,8 @@ class Engine {
 
 /// "fastkv 0.1.0 (commit, compiler, ISA levels of this CPU, OpenBLAS …)", several lines.
 std::string version_text();
+
+/// The commit this library was built from: "1a2b3c4", with "-dirty" for uncommitted changes.
+std::string build_commit();
 
 }  // namespace fastkv

@@ -56,6 +56,8 @@ struct RunPlan {
   std::vector<LayerPlan> layers;             ///< [N]
   std::vector<std::string> notes;            ///< clamps and warnings, one line each
   double prefill_flops = 0;                  ///< multiply-adds · 2 of the whole prefill
+  std::size_t decode_weight_bytes = 0;       ///< packed weights that every generated token reads
+  std::size_t cache_row_bytes = 0;           ///< that every generated token adds to the cache, all layers
   CacheType cache_k = CacheType::f16, cache_v = CacheType::f16;
   std::size_t cache_bytes_prompt = 0;        ///< bytes of the prompt's cache
   std::size_t cache_bytes_full = 0;          ///< the same under full
@@ -78,6 +80,29 @@ struct Trace {
   std::size_t kv_bytes_f16 = 0;                  ///< the prompt's cache at 2 bytes a value
 };
 
+/// What the threads of a run do.
+enum class Stage {
+  unpack,     ///< weights from their packed form to the form the products take
+  gemm,       ///< linear layers: matrix products, matrix-vector products in decode
+  attention,
+  scores,     ///< window scores, pooling, sums over heads
+  selection,  ///< top-k
+  store,      ///< rows into the cache
+  rest,       ///< norms, RoPE, quantising, SwiGLU, embedding, gathers
+  wait,       ///< at barriers, for the slowest thread, and what no stage claims
+};
+inline constexpr int kStages = 8;
+const char* name(Stage stage);
+
+/// Milliseconds per stage, mean over the threads: they add up to the wall-clock time.
+struct StageTimes {
+  double ms[kStages] = {};
+  double& operator[](Stage stage) { return ms[int(stage)]; }
+  double operator[](Stage stage) const { return ms[int(stage)]; }
+  double total() const;
+  StageTimes& operator+=(const StageTimes& other);
+};
+
 struct RunStats {
   double prefill_ms = 0, sample_ms = 0, decode_ms = 0;
   std::int64_t n_prompt = 0;
@@ -89,6 +114,9 @@ struct RunStats {
   std::size_t peak_rss = 0;
   std::int64_t seed = 0;
   std::int64_t next_position = 0;
+  std::vector<StageTimes> prefill_layers;        ///< [N]
+  StageTimes prefill_ends;                       ///< embedding, output head
+  StageTimes decode_stages;                      ///< of all decode steps
 };
 
 enum class Finish { length, end_of_generation, stopped_by_caller, context_full };

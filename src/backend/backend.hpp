@@ -16,6 +16,7 @@
 
 #include "core/model_desc.hpp"
 #include "fastkv/options.hpp"
+#include "fastkv/stats.hpp"
 
 namespace fastkv {
 
@@ -96,6 +97,7 @@ struct SequenceStep {
 /// Bytes a backend will take, for the memory plan.
 struct BackendMemory {
   std::size_t weights = 0;     ///< resident
+  std::size_t decode_weights = 0;  ///< of these, what every decode step reads
   std::size_t hidden = 0;      ///< for n prompt rows
   std::size_t layer_kv = 0;    ///< for n rows of one layer
   std::size_t scratch = 0;     ///< panels, tiles, logits
@@ -171,6 +173,9 @@ class Backend {
                                             RunControl& control) = 0;
   /// All layers and the output head for every sequence; logits [sequences, V] of each one's last token.
   virtual void decode_step(std::span<const SequenceStep> sequences, float* logits, RunControl& control) = 0;
+
+  /// Where the time since the last call went.
+  virtual StageTimes take_stage_times() = 0;
 };
 
 /// The backend `options.device` for a model of shape `config`. Throws Error (unsupported device, invalid_option).

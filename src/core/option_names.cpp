@@ -1,5 +1,6 @@
-// Names of option values, as the command line spells them.
+// Names of option values and stages, as the command line and the reports spell them.
 #include "fastkv/options.hpp"
+#include "fastkv/stats.hpp"
 
 namespace fastkv {
 
@@ -46,5 +47,19 @@ const char* name(MethodName method) {
 
 const char* name(Pooling pooling) { return pooling == Pooling::max ? "max" : "avg"; }
 const char* name(GroupReduce reduce) { return reduce == GroupReduce::sum ? "sum" : "max"; }
+
+const char* name(Stage stage) {
+  switch (stage) {
+    case Stage::unpack: return "unpack";
+    case Stage::gemm: return "gemm";
+    case Stage::attention: return "attention";
+    case Stage::scores: return "scores";
+    case Stage::selection: return "selection";
+    case Stage::store: return "store";
+    case Stage::rest: return "rest";
+    case Stage::wait: return "wait";
+  }
+  return "?";
+}
 
 }  // namespace fastkv

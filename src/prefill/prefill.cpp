@@ -25,8 +25,10 @@ Prefill prefill(Backend& backend, const ModelConfig& config, const RunPlan& plan
   Prefill out;
   std::vector<std::int32_t> positions(tokens.size());
   std::iota(positions.begin(), positions.end(), 0);
+  backend.take_stage_times();  // the clock runs from here
   auto x = backend.embed(tokens, std::move(positions), control);
 
+  out.end_times = backend.take_stage_times();
   for (int l = 0; l <= last_layer; ++l) {
     on_layer(l);
     check(x->n() == plan.layers[std::size_t(l)].tokens_in, ErrorCode::internal, "layer ", l, ": ", x->n(), " rows, planned ",
@@ -53,11 +55,13 @@ Prefill prefill(Backend& backend, const ModelConfig& config, const RunPlan& plan
       if (choice.next) backend.gather(*x, *choice.next);
     }
     out.token_layers += x->n();
+    out.layer_times.push_back(backend.take_stage_times());
   }   // S13: the layer's K and V are freed here
 
   const std::int64_t rows = options.all_logits ? x->n() : 1;   // S3
   out.logits.resize(std::size_t(rows) * std::size_t(config.n_vocab));
   backend.logits(*x, rows, out.logits.data(), control);
+  out.end_times += backend.take_stage_times();
   out.cache.next_position = std::int64_t(tokens.size());
   return out;
 }

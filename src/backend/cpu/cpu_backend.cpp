@@ -67,6 +67,8 @@ CpuBackend::CpuBackend(const EngineOptions& options, const ModelConfig& config, 
   if (arithmetic_.compute == Compute::f32 && options.gemm != Gemm::native) arithmetic_.blas = &OpenBlas::load(isa);
 
   weight_bytes_ = Weights::packed_bytes(tensors);
+  // an embedding table that is not the output head too gives one row a token
+  decode_bytes_ = weight_bytes_ - (tensors.tied ? 0 : PackedTensor::packed_bytes(tensors.token_embd));
   largest_tensor_ = Weights::largest_tensor(tensors);
   const Topology topology = Topology::detect();
   const int batch = options.threads_batch > 0 || options.threads == 0 ? options.threads_batch : options.threads;
@@ -74,6 +76,8 @@ CpuBackend::CpuBackend(const EngineOptions& options, const ModelConfig& config, 
   plan_ = plan_threads(topology, options.threads, options.numa, options.cpus, weight_bytes_);
   team_batch_ = std::make_shared<ThreadTeam>(plan_batch_.cpus);
   team_ = plan_.cpus == plan_batch_.cpus ? team_batch_ : std::make_shared<ThreadTeam>(plan_.cpus);
+  clocks_batch_.emplace(team_batch_->size());
+  clocks_.emplace(team_->size());
   team_batch_->run([&](int) { bind_memory(plan_batch_); });
   if (team_ != team_batch_) team_->run([&](int) { bind_memory(plan_); });
 
@@ -130,6 +134,7 @@ BackendMemory CpuBackend::memory(std::int64_t n, std::int64_t score_rows) const 
   const std::size_t rows = std::size_t(n), d = std::size_t(shape_.d);
   BackendMemory m;
   m.weights = weight_bytes_;
+  m.decode_weights = decode_bytes_;
   m.load_extra = largest_tensor_;
   m.hidden = rows * (std::size_t(config_.n_embd) + d) * sizeof(float);
   m.layer_kv = 2 * rows * std::size_t(config_.kv_dim()) * sizeof(float) + key_panel_bytes(arithmetic_, shape_, n) +
@@ -172,6 +177,8 @@ std::unique_ptr<Hidden> CpuBackend::embed(std::span<const std::int32_t> tokens, 
   constexpr std::int64_t kRows = 64;
   WorkQueue queue((std::int64_t(n) + kRows - 1) / kRows);
   team_batch_->run([&](int thread) {
+    StageWatch& watch = (*clocks_batch_)[thread];
+    watch.start();
     for (std::int64_t item; (item = queue.next()) >= 0 && !control.stopping();) {
       const std::size_t begin = std::size_t(item * kRows), end = std::min(n, begin + kRows);
       for (std::size_t i = begin; i < end; ++i) weights_.token_embd.read_row(tokens[i], x->x.data() + i * d);
@@ -179,6 +186,7 @@ std::unique_ptr<Hidden> CpuBackend::embed(std::span<const std::int32_t> tokens, 
                  x->cos_sin.data() + begin * std::size_t(shape_.d));
       if (thread == 0) control.poll();
     }
+    watch.lap(Stage::rest);
   });
   control.throw_if_stopped();
   return x;
@@ -217,17 +225,25 @@ void CpuBackend::logits(const Hidden& hidden, std::int64_t rows, float* out, Run
 
 std::unique_ptr<Scores> CpuBackend::window_scores(int, const LayerState& state, std::int64_t window, std::int64_t drop,
                                                   RunControl& control) {
-  return cpu::window_scores({arithmetic_, shape_, *team_batch_, control}, as<CpuLayerState>(state), window, drop);
+  return clocks_batch_->whole(Stage::scores, [&] {
+    return cpu::window_scores({arithmetic_, shape_, *team_batch_, control}, as<CpuLayerState>(state), window, drop);
+  });
 }
 std::unique_ptr<Scores> CpuBackend::pool(const Scores& scores, Pooling pooling, int kernel) {
-  return cpu::pool(*team_batch_, as<CpuScores>(scores), pooling, kernel);
+  return clocks_batch_->whole(Stage::scores, [&] {
+    return cpu::pool(*team_batch_, as<CpuScores>(scores), pooling, kernel);
+  });
 }
 std::unique_ptr<Scores> CpuBackend::reduce_heads(const Scores& scores, int groups, GroupReduce reduce) {
-  return cpu::reduce_heads(*team_batch_, as<CpuScores>(scores), groups, reduce);
+  return clocks_batch_->whole(Stage::scores, [&] {
+    return cpu::reduce_heads(*team_batch_, as<CpuScores>(scores), groups, reduce);
+  });
 }
 std::unique_ptr<Selection> CpuBackend::top_k(const Scores& scores, std::int64_t n, std::int64_t k, std::int64_t first,
                                              std::int64_t last) {
-  return cpu::top_k(*team_batch_, as<CpuScores>(scores), n, k, first, last);
+  return clocks_batch_->whole(Stage::selection, [&] {
+    return cpu::top_k(*team_batch_, as<CpuScores>(scores), n, k, first, last);
+  });
 }
 
 std::unique_ptr<Selection> CpuBackend::select_all(std::int64_t n, int heads) {
@@ -254,13 +270,27 @@ std::vector<float> CpuBackend::read(const Scores& scores) {
   return {s.data(), s.data() + s.size()};
 }
 double CpuBackend::coverage(const Scores& raw, const Selection& keep, std::int64_t window) {
-  return cpu::coverage(as<CpuScores>(raw), as<CpuSelection>(keep), window);
+  return clocks_batch_->whole(Stage::scores, [&] {
+    return cpu::coverage(as<CpuScores>(raw), as<CpuSelection>(keep), window);
+  });
 }
 
 std::unique_ptr<LayerCache> CpuBackend::store(const LayerState& state, const Selection& keep, const CacheFormat& format,
                                               RunControl&) {
-  return cpu::store(*arithmetic_.kernels, *team_batch_, shape_, as<CpuLayerState>(state), as<CpuSelection>(keep),
+  return clocks_batch_->whole(Stage::store, [&] {
+    return cpu::store(*arithmetic_.kernels, *team_batch_, shape_, as<CpuLayerState>(state), as<CpuSelection>(keep),
                     format, huge_pages_);
+  });
+}
+
+StageTimes CpuBackend::take_stage_times() {
+  StageTimes times = clocks_batch_->take();
+  times += clocks_->take();
+  const auto now = std::chrono::steady_clock::now();
+  const double passed = std::chrono::duration<double, std::milli>(now - times_taken_).count();
+  times[Stage::wait] = std::max(0.0, passed - times.total());
+  times_taken_ = now;
+  return times;
 }
 
 }  // namespace fastkv::cpu

@@ -1,7 +1,9 @@
 // The CPU backend: tiles of rows and panels of weights, spread over pinned threads, on the kernels of simd/.
 #pragma once
 
+#include <chrono>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "backend/backend.hpp"
@@ -10,6 +12,7 @@
 #include "backend/cpu/narrow_layer.hpp"
 #include "backend/cpu/scores.hpp"
 #include "backend/cpu/weights.hpp"
+#include "core/stage_clock.hpp"
 #include "runtime/parallel.hpp"
 #include "runtime/topology.hpp"
 
@@ -52,6 +55,7 @@ class CpuBackend final : public Backend {
   std::unique_ptr<LayerCache> store(const LayerState& state, const Selection& keep, const CacheFormat& format,
                                     RunControl& control) override;
   void decode_step(std::span<const SequenceStep> sequences, float* logits, RunControl& control) override;
+  StageTimes take_stage_times() override;
 
  private:
   /// Work space of one thread for a tile of `rows` rows.
@@ -95,7 +99,7 @@ class CpuBackend final : public Backend {
   bool lock_weights_ = false;
   bool keep_panels_ = false;
   int tile_rows_ = 0;
-  std::size_t weight_bytes_ = 0, largest_tensor_ = 0;
+  std::size_t weight_bytes_ = 0, decode_bytes_ = 0, largest_tensor_ = 0;
   std::size_t panel_bytes_key_value_ = 0, panel_bytes_finish_ = 0;  ///< of one layer, the largest
   ThreadPlan plan_batch_, plan_;
   std::shared_ptr<ThreadTeam> team_batch_, team_;  ///< prompt, generation; the same if the counts are
@@ -103,6 +107,8 @@ class CpuBackend final : public Backend {
   std::vector<std::unique_ptr<Tile>> tiles_;  ///< [threads_batch], for tiles_rows_ rows
   std::int64_t tiles_rows_ = 0;
   std::vector<LayerPanels> panels_key_value_, panels_finish_;  ///< [1], or [N] when kept
+  std::optional<StageClocks> clocks_batch_, clocks_;           ///< of team_batch_ and team_
+  std::chrono::steady_clock::time_point times_taken_;
   std::unique_ptr<NarrowLayer> narrow_;                        ///< of the last decode step, for as many rows
 };
 
