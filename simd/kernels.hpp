@@ -45,6 +45,9 @@ inline std::size_t row_bytes(RowType type, int d) {
   return 0;
 }
 
+/// Runs of rows that attend_keys and attend_values read at once: more cache misses are under way than with one.
+inline constexpr int kKeyStreams = 4, kValueStreams = 2;
+
 struct KernelTable {
   Isa isa;
 
@@ -71,11 +74,13 @@ struct KernelTable {
   /// a [M, lda] float32, b [P][k][16] float32 [64]; c += if accumulate. |error| ≤ (k + 1) eps Σ|a||w|.
   void (*gemm_f32)(std::int64_t m, std::int64_t k, const float* a, std::int64_t lda, const float* b, std::int64_t panels,
                    float* c, std::int64_t ldc, bool accumulate);
-  /// out[16] = one activation row times one packed panel, reading the panel once; bitwise gemm_i8 of unpack_i8.
-  /// Quantised packings only.
-  void (*gemv_i8)(Packing packing, const void* panel, std::int64_t k32, const I8Rows& a, float* out);
-  /// out[16] = x [K32] float32 times one packed panel, weights as unpack_f32. Every packing.
-  void (*gemv_f32)(Packing packing, const void* panel, std::int64_t k32, const float* x, float* out);
+  /// out[16·count] = one activation row times `count` consecutive packed panels, read once and fetched ahead; bitwise
+  /// gemm_i8 of unpack_i8. Quantised packings only.
+  void (*gemv_i8)(Packing packing, const void* panels, std::int64_t k32, const I8Rows& a, std::int64_t count,
+                  float* out);
+  /// out[16·count] = x [K32] float32 times `count` consecutive packed panels, weights as unpack_f32. Every packing.
+  void (*gemv_f32)(Packing packing, const void* panels, std::int64_t k32, const float* x, std::int64_t count,
+                   float* out);
 
   // ---- rows of the residual stream ---------------------------------------------------------------------------------
   /// out = x / sqrt(mean(x²) + eps) · weight, all [n]; out may be x.
@@ -110,10 +115,12 @@ struct KernelTable {
   float (*exp_sum)(float* x, std::int64_t n, float scale, float max);
   /// A float32 row [d] to a cache row, rounded once to nearest even (f16 saturates to ±65504).
   void (*encode_row)(RowType type, const float* x, int d, void* row);
-  /// out[g·ldo + j] = scale · q[g] · key[j], j < n: q [G, d], key rows `stride` bytes apart.
+  /// out[g·ldo + j] = scale · q[g] · key[j], j < n: q [G, d], key rows `stride` bytes apart. Reads kKeyStreams runs of
+  /// ⌈n / kKeyStreams⌉ rows side by side.
   void (*attend_keys)(RowType type, const float* q, int group, const void* keys, std::size_t stride, std::int64_t n, int d,
                       float scale, float* out, std::int64_t ldo);
-  /// acc[g·d ..] += Σ_j p[g·ldp + j] · value[j], j < n.
+  /// acc[g·d ..] += Σ_j p[g·ldp + j] · value[j], j < n. Reads kValueStreams runs side by side; the order of the sum
+  /// depends on n alone.
   void (*attend_values)(RowType type, const float* p, std::int64_t ldp, int group, const void* values, std::size_t stride,
                         std::int64_t n, int d, float* acc);
 };

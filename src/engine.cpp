@@ -129,6 +129,7 @@ void Engine::Impl::describe() {
   info.n_ctx_train = config.n_ctx_train;
   info.isa = machine.isa;
   info.compute = machine.compute;
+  info.decode_compute = machine.decode_compute;
   info.attention = machine.attention;
   info.gemm = machine.gemm;
   info.threads = machine.threads;

@@ -170,6 +170,7 @@ std::string stats_json(const EngineInfo& info, const RunResult& result, double t
                    {"layers", info.n_layer}};
   json["machine"] = {{"isa", info.isa},
                      {"compute", info.compute},
+                     {"decode_compute", info.decode_compute},
                      {"attention", info.attention},
                      {"gemm", info.gemm},
                      {"threads", info.threads},

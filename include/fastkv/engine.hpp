@@ -27,6 +27,7 @@ struct EngineInfo {
   int n_layer = 0, n_head = 0, n_head_kv = 0, head_dim = 0, n_embd = 0, n_vocab = 0, n_ctx_train = 0;
   std::string isa;               ///< "avx512_vnni"
   std::string compute;           ///< "int8", as resolved
+  std::string decode_compute;    ///< of generated tokens; with --compute auto it may differ
   std::string attention;         ///< "f32" or "bf16": arithmetic of the prompt's attention
   std::string gemm;              ///< "native" or "openblas SkylakeX"
   int threads = 0, threads_batch = 0;

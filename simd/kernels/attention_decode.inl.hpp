@@ -26,72 +26,108 @@ FASTKV_INLINE F32 load_row_first(const std::uint8_t* row, int i, int n) {
   return load_row<T>(values, 0);
 }
 
-inline constexpr int kHeads = 4;                                 ///< query heads that share the decoding of a row
-inline constexpr int kKeys = 4;                                  ///< keys whose horizontal sums are taken together
-inline constexpr int kValueChunks = kVectorBits == 512 ? 4 : 1;  ///< vectors of a value row summed at once
-inline constexpr std::int64_t kValueRows = 32;                   ///< rows that all chunks pass while they are in L1
+/// Values i .. i+16·N−1 of a cache row; for N > 1, i is a multiple of 32 (q8_0: one scale for two vectors).
+template <RowType T, int N>
+FASTKV_INLINE void load_row(const std::uint8_t* row, int i, F32 (&out)[N]) {
+  if constexpr (T == RowType::q8_0 && N > 1) {
+    const std::uint8_t* block = row + i / 32 * 34;
+    unroll<N / 2>([&](auto b) __attribute__((always_inline)) {
+      const F32 scale = F32::set_f16(read<std::uint16_t>(block + 34 * b));
+      const std::int8_t* q = reinterpret_cast<const std::int8_t*>(block + 34 * b + 2);
+      out[2 * b] = scale * F32::from_i8(q);
+      out[2 * b + 1] = scale * F32::from_i8(q + 16);
+    });
+  } else {
+    unroll<N>([&](auto v) __attribute__((always_inline)) { out[v] = load_row<T>(row, i + 16 * v); });
+  }
+}
 
-/// Four scores (keys at rows[0..3]) of each of Heads query heads.
+inline constexpr int kHeads = 4;                                 ///< query heads that share the decoding of a row
+inline constexpr int kValueChunks = kVectorBits == 512 ? 4 : 1;  ///< vectors of a value row summed at once
+inline constexpr std::int64_t kValueRows = 16;                   ///< rows of a run that pass all chunks while in L1
+
+/// Fetches the row that lies kRowsAhead bytes ahead of this one.
+inline constexpr std::size_t kRowsAhead = 1024;
+FASTKV_INLINE void prefetch_row(const std::uint8_t* row, std::size_t bytes) {
+  for (std::size_t b = 0; b < bytes; b += 64) {
+    _mm_prefetch(reinterpret_cast<const char*>(row + kRowsAhead + b), _MM_HINT_T0);
+  }
+}
+
+/// Scores of the keys at rows[0..3] of each of Heads query heads, out [Heads][4].
 template <RowType T, int Heads>
-FASTKV_INLINE void score_keys(const float* q, const std::uint8_t* const* rows, int d, float scale, float* out,
-                              std::int64_t ldo, int count) {
-  F32 acc[Heads][kKeys];
+FASTKV_INLINE void score_keys(const float* q, const std::uint8_t* const* rows, int d, float* out) {
+  constexpr int kVectors = T == RowType::q8_0 ? 2 : 1;
+  F32 acc[Heads][kKeyStreams];
   unroll<Heads>([&](auto g) __attribute__((always_inline)) {
-    unroll<kKeys>([&](auto j) __attribute__((always_inline)) { acc[g][j] = F32::set(0.f); });
+    unroll<kKeyStreams>([&](auto j) __attribute__((always_inline)) { acc[g][j] = F32::set(0.f); });
   });
   int i = 0;
-  for (; i + 16 <= d; i += 16) {
-    F32 key[kKeys];
-    unroll<kKeys>([&](auto j) __attribute__((always_inline)) { key[j] = load_row<T>(rows[j], i); });
-    unroll<Heads>([&](auto g) __attribute__((always_inline)) {
-      const F32 x = F32::load(q + g * d + i);
-      unroll<kKeys>([&](auto j) __attribute__((always_inline)) { acc[g][j] = fma(x, key[j], acc[g][j]); });
+  for (; i + 16 * kVectors <= d; i += 16 * kVectors) {
+    F32 key[kKeyStreams][kVectors];
+    unroll<kKeyStreams>([&](auto j) __attribute__((always_inline)) { load_row<T, kVectors>(rows[j], i, key[j]); });
+    unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+      unroll<Heads>([&](auto g) __attribute__((always_inline)) {
+        const F32 x = F32::load(q + g * d + i + 16 * v);
+        unroll<kKeyStreams>([&](auto j) __attribute__((always_inline)) { acc[g][j] = fma(x, key[j][v], acc[g][j]); });
+      });
     });
   }
   if constexpr (T != RowType::q8_0) {
     if (i < d) {
-      F32 key[kKeys];
-      unroll<kKeys>([&](auto j) __attribute__((always_inline)) { key[j] = load_row_first<T>(rows[j], i, d - i); });
+      F32 key[kKeyStreams];
+      unroll<kKeyStreams>([&](auto j)
+                              __attribute__((always_inline)) { key[j] = load_row_first<T>(rows[j], i, d - i); });
       unroll<Heads>([&](auto g) __attribute__((always_inline)) {
         const F32 x = load_first(q + g * d + i, d - i);
-        unroll<kKeys>([&](auto j) __attribute__((always_inline)) { acc[g][j] = fma(x, key[j], acc[g][j]); });
+        unroll<kKeyStreams>([&](auto j) __attribute__((always_inline)) { acc[g][j] = fma(x, key[j], acc[g][j]); });
       });
     }
   }
-  unroll<Heads>([&](auto g) __attribute__((always_inline)) {
-    alignas(16) float scores[kKeys];
-    _mm_store_ps(scores, _mm_mul_ps(sum_each(acc[g][0], acc[g][1], acc[g][2], acc[g][3]), _mm_set1_ps(scale)));
-    std::memcpy(out + g * ldo, scores, std::size_t(count) * sizeof(float));
-  });
+  sum_rows_of_four(acc, out);
 }
 
 template <RowType T, int Heads>
 void attend_keys_as(const float* q, const std::uint8_t* keys, std::size_t stride, std::int64_t n, int d, float scale,
                     float* out, std::int64_t ldo) {
-  for (std::int64_t j = 0; j < n; j += kKeys) {
-    const std::int64_t last = n - 1;
-    const std::uint8_t* rows[kKeys];
-    for (std::int64_t i = 0; i < kKeys; ++i) rows[i] = keys + std::size_t(j + i < last ? j + i : last) * stride;
-    score_keys<T, Heads>(q, rows, d, scale, out + j, ldo, int(n - j < kKeys ? n - j : kKeys));
+  const std::int64_t run = (n + kKeyStreams - 1) / kKeyStreams;
+  for (std::int64_t j = 0; j < run; ++j) {
+    const std::uint8_t* rows[kKeyStreams];
+    int count = 0;  // keys that exist: the last run may be shorter, or empty when n is small
+    for (int i = 0; i < kKeyStreams; ++i) {
+      const std::int64_t at = j + i * run;
+      if (at < n) count = i + 1;
+      rows[i] = keys + std::size_t(at < n ? at : j) * stride;
+      prefetch_row(rows[i], stride);
+    }
+    alignas(64) float scores[Heads][kKeyStreams];
+    score_keys<T, Heads>(q, rows, d, scores[0]);
+    unroll<Heads>([&](auto g) __attribute__((always_inline)) {
+      for (int i = 0; i < count; ++i) out[g * ldo + j + i * run] = scores[g][i] * scale;
+    });
   }
 }
 
-/// acc[g][16·Chunks dims from c] += Σ_j p[g][j] · value[j].
+/// acc[g][16·Chunks dims from c] += Σ p[g][j] · value[j] over j < rows and, after each, j + run if j < pairs.
 template <RowType T, int Heads, int Chunks>
-void sum_values(const float* p, std::int64_t ldp, const std::uint8_t* values, std::size_t stride, std::int64_t n, int d,
-                int c, float* acc) {
+FASTKV_INLINE void sum_values(const float* p, std::int64_t ldp, const std::uint8_t* values, std::size_t stride,
+                              std::int64_t run, std::int64_t rows, std::int64_t pairs, int d, int c, float* acc) {
   F32 total[Heads][Chunks];
   unroll<Heads>([&](auto g) __attribute__((always_inline)) {
     unroll<Chunks>([&](auto i) __attribute__((always_inline)) { total[g][i] = F32::load(acc + g * d + c + 16 * i); });
   });
-  for (std::int64_t j = 0; j < n; ++j, values += stride) {
+  const auto add = [&](std::int64_t j) __attribute__((always_inline)) {
+    const std::uint8_t* row = values + std::size_t(j) * stride;
+    if (c == 0) prefetch_row(row, stride);
     F32 v[Chunks];
-    unroll<Chunks>([&](auto i) __attribute__((always_inline)) { v[i] = load_row<T>(values, c + 16 * i); });
+    load_row<T, Chunks>(row, c, v);
     unroll<Heads>([&](auto g) __attribute__((always_inline)) {
       const F32 weight = F32::set(p[g * ldp + j]);
       unroll<Chunks>([&](auto i) __attribute__((always_inline)) { total[g][i] = fma(weight, v[i], total[g][i]); });
     });
-  }
+  };
+  for (std::int64_t j = 0; j < pairs; ++j) add(j), add(j + run);
+  for (std::int64_t j = pairs; j < rows; ++j) add(j);
   unroll<Heads>([&](auto g) __attribute__((always_inline)) {
     unroll<Chunks>([&](auto i) __attribute__((always_inline)) { total[g][i].store(acc + g * d + c + 16 * i); });
   });
@@ -100,18 +136,22 @@ void sum_values(const float* p, std::int64_t ldp, const std::uint8_t* values, st
 template <RowType T, int Heads>
 void attend_values_as(const float* p, std::int64_t ldp, const std::uint8_t* values, std::size_t stride, std::int64_t n,
                       int d, float* acc) {
-  for (std::int64_t j0 = 0; j0 < n; j0 += kValueRows, p += kValueRows, values += kValueRows * stride) {
-    const std::int64_t rows = n - j0 < kValueRows ? n - j0 : kValueRows;
+  const std::int64_t run = (n + kValueStreams - 1) / kValueStreams;
+  static_assert(kValueStreams == 2);
+  for (std::int64_t j0 = 0; j0 < run; j0 += kValueRows, p += kValueRows, values += kValueRows * stride) {
+    const std::int64_t rows = run - j0 < kValueRows ? run - j0 : kValueRows;
+    const std::int64_t pairs = n - run - j0 < rows ? n - run - j0 : rows;
     int c = 0;
     for (; c + 16 * kValueChunks <= d; c += 16 * kValueChunks) {
-      sum_values<T, Heads, kValueChunks>(p, ldp, values, stride, rows, d, c, acc);
+      sum_values<T, Heads, kValueChunks>(p, ldp, values, stride, run, rows, pairs, d, c, acc);
     }
-    for (; c + 16 <= d; c += 16) sum_values<T, Heads, 1>(p, ldp, values, stride, rows, d, c, acc);
+    for (; c + 16 <= d; c += 16) sum_values<T, Heads, 1>(p, ldp, values, stride, run, rows, pairs, d, c, acc);
     if constexpr (T != RowType::q8_0) {
       for (int g = 0; c < d && g < Heads; ++g) {
         F32 total = load_first(acc + g * d + c, d - c);
-        for (std::int64_t j = 0; j < rows; ++j) {
-          total = fma(F32::set(p[g * ldp + j]), load_row_first<T>(values + std::size_t(j) * stride, c, d - c), total);
+        for (std::int64_t j = 0; j < rows + pairs; ++j) {
+          const std::int64_t at = j < rows ? j : j - rows + run;
+          total = fma(F32::set(p[g * ldp + at]), load_row_first<T>(values + std::size_t(at) * stride, c, d - c), total);
         }
         store_first(total, acc + g * d + c, d - c);
       }

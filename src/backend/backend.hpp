@@ -105,7 +105,7 @@ struct BackendMemory {
 };
 
 struct BackendInfo {
-  std::string isa, compute, attention, gemm, threads_reason, numa;
+  std::string isa, compute, decode_compute, attention, gemm, threads_reason, numa;
   int threads = 0, threads_batch = 0;
 };
 

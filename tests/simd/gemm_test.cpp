@@ -148,18 +148,30 @@ TEST_P(Gemm, Int8RowsAreIndependent) {
   }
 }
 
+/// Panels one behind the other, as a tensor holds them.
+Aligned<std::uint8_t> consecutive(const std::vector<Panel>& panels) {
+  const std::size_t bytes = panels[0].bytes.size();
+  Aligned<std::uint8_t> all(panels.size() * bytes);
+  for (std::size_t p = 0; p < panels.size(); ++p) {
+    std::copy(panels[p].bytes.begin(), panels[p].bytes.end(), all.begin() + std::ptrdiff_t(p * bytes));
+  }
+  return all;
+}
+
+// 7 panels: groups of 4, 2 and 1 that advance together.
 TEST_P(Gemm, GemvInt8IsBitwiseTheMatrixProduct) {
   for (const Packing p : kPackings) {
     if (is_float(p)) continue;
     for (const Codes codes : {Codes::random, Codes::extreme}) {
       SCOPED_TRACE(name(p));
-      const std::int64_t k = some_k(p);
-      const Panel panel = make_panel(p, k, random, codes);
-      const Int8Weights w = unpack(kernels(), {panel});
+      const std::int64_t k = some_k(p), count = 7;
+      std::vector<Panel> panels;
+      for (int i = 0; i < count; ++i) panels.push_back(make_panel(p, k, random, codes));
+      const Int8Weights w = unpack(kernels(), panels);
       const Activations a = make_activations(1, k, random, codes);
-      std::vector<float> expected(16), actual(16);
-      kernels().gemm_i8(1, k, a.rows(), w.panels, 1, expected.data(), 16);
-      kernels().gemv_i8(p, panel.bytes.data(), k, a.rows(), actual.data());
+      std::vector<float> expected(std::size_t(16 * count)), actual(expected.size());
+      kernels().gemm_i8(1, k, a.rows(), w.panels, count, expected.data(), 16 * count);
+      kernels().gemv_i8(p, consecutive(panels).data(), k, a.rows(), count, actual.data());
       EXPECT_EQ(bits(actual), bits(expected));
     }
   }
@@ -168,18 +180,25 @@ TEST_P(Gemm, GemvInt8IsBitwiseTheMatrixProduct) {
 TEST_P(Gemm, GemvFloat32OfEveryPacking) {
   for (const Packing p : kPackings) {
     SCOPED_TRACE(name(p));
-    const std::int64_t k = some_k(p);
-    const Panel panel = make_panel(p, k, random);
+    const std::int64_t k = some_k(p), count = 7;
+    const std::vector<Panel> panels = make_panels(p, k, int(count), random);
+    const Aligned<std::uint8_t> all = consecutive(panels);
     const Aligned<float> x = values(std::size_t(k));
-    std::vector<float> actual(16);
-    kernels().gemv_f32(p, panel.bytes.data(), k, x.data(), actual.data());
-    for (int r = 0; r < 16; ++r) {
+    std::vector<float> actual(std::size_t(16 * count));
+    kernels().gemv_f32(p, all.data(), k, x.data(), count, actual.data());
+    for (std::size_t o = 0; o < actual.size(); ++o) {
+      const Panel& panel = panels[o / 16];
       double sum = 0, magnitude = 0;
       for (std::int64_t j = 0; j < k; ++j) {
-        const double term = double(x[std::size_t(j)]) * panel.w[std::size_t(j * 16 + r)];
+        const double term = double(x[std::size_t(j)]) * panel.w[std::size_t(j) * 16 + o % 16];
         sum += term, magnitude += std::abs(term);
       }
-      EXPECT_TRUE(close(actual[std::size_t(r)], sum, double(k + 1) * kEps * magnitude)) << "row " << r;
+      EXPECT_TRUE(close(actual[o], sum, double(k + 1) * kEps * magnitude)) << "output " << o;
+    }
+    for (std::int64_t i = 0; i < count; ++i) {  // the panels read beside it make no difference
+      std::vector<float> alone(16);
+      kernels().gemv_f32(p, panels[std::size_t(i)].bytes.data(), k, x.data(), 1, alone.data());
+      EXPECT_EQ(bits(alone), bits(std::span(actual).subspan(std::size_t(16 * i), 16))) << "panel " << i;
     }
   }
 }

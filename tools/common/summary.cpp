@@ -55,7 +55,8 @@ std::vector<std::string> describe_engine(const EngineInfo& info) {
               format(", %d layers, %d/%d heads of %d, trained context %d", info.n_layer, info.n_head, info.n_head_kv,
                      info.head_dim, info.n_ctx_train),
           "threads: " + threads + (reason.empty() ? "" : " (" + reason + ")"),
-          "compute: " + info.compute + ", attention " + info.attention + ", isa " + info.isa + ", gemm " + info.gemm,
+          "compute: " + info.compute + (info.decode_compute == info.compute ? "" : ", decode " + info.decode_compute) +
+              ", attention " + info.attention + ", isa " + info.isa + ", gemm " + info.gemm,
           "numa: " + info.numa};
 }
 

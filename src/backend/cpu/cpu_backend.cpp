@@ -30,6 +30,19 @@ Compute resolve_compute(Compute wanted, const ModelTensors& tensors) {
   return best;
 }
 
+// Decode reads each weight once a token: with int8 activations a quantised one costs less time than its bytes take to
+// arrive, with float ones two to three times as much. An explicit --compute holds for both.
+Compute resolve_decode_compute(Compute wanted, Compute prompt, const ModelTensors& tensors) {
+  if (wanted != Compute::automatic || prompt == Compute::f32) return prompt;
+  const auto quantised = [](const TensorView& t) {
+    return t.type != DType::f32 && t.type != DType::f16 && t.type != DType::bf16;
+  };
+  for (const LayerTensors& l : tensors.layers)
+    for (const TensorView* t : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down})
+      if (quantised(*t)) return Compute::int8;
+  return prompt;
+}
+
 template <class T>
 const T& as(const auto& handle) {
   return static_cast<const T&>(handle);
@@ -65,6 +78,8 @@ CpuBackend::CpuBackend(const EngineOptions& options, const ModelConfig& config, 
       arithmetic_.compute == Compute::bf16 ||
       (arithmetic_.compute == Compute::int8 && isa == simd::Isa::avx512_bf16 && simd::fast_bf16_dots());
   if (arithmetic_.compute == Compute::f32 && options.gemm != Gemm::native) arithmetic_.blas = &OpenBlas::load(isa);
+  decode_arithmetic_ = arithmetic_;
+  decode_arithmetic_.compute = resolve_decode_compute(options.compute, arithmetic_.compute, tensors);
 
   weight_bytes_ = Weights::packed_bytes(tensors);
   // an embedding table that is not the output head too gives one row a token
@@ -99,6 +114,7 @@ CpuBackend::CpuBackend(const EngineOptions& options, const ModelConfig& config, 
 
   info_.isa = simd::name(isa);
   info_.compute = name(arithmetic_.compute);
+  info_.decode_compute = name(decode_arithmetic_.compute);
   info_.attention = arithmetic_.bf16_attention ? "bf16" : "f32";
   info_.gemm = arithmetic_.blas ? "openblas " + arithmetic_.blas->core() : "native";
   info_.threads = team_->size();
@@ -141,7 +157,7 @@ BackendMemory CpuBackend::memory(std::int64_t n, std::int64_t score_rows) const 
                value_panel_bytes(arithmetic_, shape_, n);
   m.scratch = panel_bytes_key_value_ + panel_bytes_finish_ +
               std::size_t(info_.threads_batch) * Tile::bytes(arithmetic_, config_, shape_, tile_rows(n)) +
-              NarrowLayer::bytes(arithmetic_, config_, info_.threads, 1) +
+              NarrowLayer::bytes(decode_arithmetic_, config_, info_.threads, 1) +
               std::size_t(config_.n_vocab) * sizeof(float) +
               (score_rows ? window_score_bytes(shape_, score_rows, n) : 0);
   return m;

@@ -93,7 +93,8 @@ class CpuBackend final : public Backend {
 
   ModelConfig config_;
   BackendInfo info_;
-  Arithmetic arithmetic_;
+  Arithmetic arithmetic_;         ///< of the prompt
+  Arithmetic decode_arithmetic_;  ///< of decode_step: the same unless --compute chose by itself
   AttentionShape shape_;
   HugePages huge_pages_;
   bool lock_weights_ = false;

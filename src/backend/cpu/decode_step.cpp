@@ -2,10 +2,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <deque>
 
 #include "backend/cpu/cpu_backend.hpp"
 #include "core/check.hpp"
+#include "core/round.hpp"
 
 namespace fastkv::cpu {
 namespace {
@@ -22,6 +22,17 @@ struct Row {
 
 CpuLayerCache& cache_of(const Row& row, int layer) {
   return static_cast<CpuLayerCache&>(*row.sequence->layers[std::size_t(layer)]);
+}
+
+constexpr int kParts = 4;  // of a chunk's memory fetched ahead, between which other work hides the fetching
+constexpr std::size_t kFetched = 4096;
+
+// Fetches part `part` of the first kFetched bytes of those that a kernel reads in `streams` runs from n rows.
+void fetch(const std::byte* rows, std::size_t stride, std::int64_t n, int streams, int part) {
+  const std::size_t run = std::size_t(ceil_div(n, streams)) * stride, of_run = kFetched / std::size_t(streams);
+  const std::size_t at = std::size_t(part) * (kFetched / kParts);
+  const std::byte* from = rows + at / of_run * run + at % of_run;
+  for (std::size_t b = 0; b < kFetched / kParts; b += 64) __builtin_prefetch(from + b);
 }
 
 }  // namespace
@@ -43,7 +54,7 @@ void CpuBackend::decode_step(std::span<const SequenceStep> sequences, float* out
   const int heads = shape_.heads, group = shape_.group();
   const simd::KernelTable& kt = *arithmetic_.kernels;
   if (!narrow_ || narrow_->rows() != m)
-    narrow_ = std::make_unique<NarrowLayer>(arithmetic_, config_, *team_, NarrowUse::decode, m);
+    narrow_ = std::make_unique<NarrowLayer>(decode_arithmetic_, config_, *team_, NarrowUse::decode, m);
   NarrowLayer& narrow = *narrow_;
   std::vector<float> cos_sin(std::size_t(m * d));
   rope_table(positions, cos_sin.data());
@@ -68,9 +79,7 @@ void CpuBackend::decode_step(std::span<const SequenceStep> sequences, float* out
     return cache_of(row, layer).length(stored) - row.ahead;
   };
 
-  std::deque<WorkQueue> item_queues;
-  for (int l = 0; l < config_.n_layer; ++l) item_queues.emplace_back(m * heads * chunks);
-
+  SharedWork attention_work(team_->size());
   const auto attend = [&](int layer, int thread) {
     // rotate q and k; append k and v, rounded, to every stored head of the key/value head
     const Range mine = split(m * shape_.heads_kv, team_->size(), thread);
@@ -88,30 +97,44 @@ void CpuBackend::decode_step(std::span<const SequenceStep> sequences, float* out
       }
     }
     team_->barrier();
-    for (std::int64_t item; (item = item_queues[std::size_t(layer)].next()) >= 0;) {
-      const std::int64_t row = item / (heads * chunks), chunk = item % chunks;
-      const int stored = int(item / chunks % heads);
+    int most = 0;  // stored heads of a sequence
+    for (const Row& row : rows) most = std::max(most, cache_of(row, layer).heads());
+    for (std::int64_t item; (item = attention_work.next(thread, m * most * chunks)) >= 0;) {
+      const std::int64_t row = item / (most * chunks), chunk = item % chunks;
+      const int stored = int(item / chunks % most);
       CpuLayerCache& cache = cache_of(rows[std::size_t(row)], layer);
-      const int readers = heads / cache.heads();  // query heads that read one stored head: G or 1
       if (stored >= cache.heads()) continue;
-      const std::int64_t first = chunk * kChunk,
-                         n = std::min(visible(rows[std::size_t(row)], layer, stored) - first, kChunk);
+      const int readers = heads / cache.heads();  // query heads that read one stored head: G or 1
+      const std::int64_t first = chunk * kChunk, end = visible(rows[std::size_t(row)], layer, stored),
+                         n = std::min(end - first, kChunk);
       if (n <= 0) continue;
       float* s = scores.data() + std::int64_t(thread) * group * kChunk;
       const float* q = narrow.q() + row * q_dim + std::int64_t(stored) * readers * d;
+      const std::byte* values = cache.value(stored, first);
       kt.attend_keys(cache.k_type(), q, readers, cache.key(stored, first), cache.k_stride(), n, shape_.d, shape_.scale,
                      s, kChunk);
-      for (int g = 0; g < readers; ++g) {
+      for (int part = 0, g = 0; part < kParts || g < readers; ++part, ++g) {
+        if (part < kParts) fetch(values, cache.v_stride(), n, simd::kValueStreams, part);
+        if (g >= readers) continue;
         const std::size_t at = partial_of(row, stored * readers + g, chunk);
         maximum[at] = kt.row_max(s + g * kChunk, n);
         sum[at] = kt.exp_sum(s + g * kChunk, n, 1.0f, maximum[at]);
       }
       float* o = weighted_of(row, stored * readers, chunk, readers);
       std::fill_n(o, readers * d, 0.0f);
-      kt.attend_values(cache.v_type(), s, kChunk, readers, cache.value(stored, first), cache.v_stride(), n, shape_.d,
-                       o);
+      kt.attend_values(cache.v_type(), s, kChunk, readers, values, cache.v_stride(), n, shape_.d, o);
+      // the thread's next item, most likely: the head's next chunk or the next head's first
+      const bool same = first + kChunk < end;
+      if (same || stored + 1 < cache.heads()) {
+        const int next = same ? stored : stored + 1;
+        const std::int64_t from = same ? first + kChunk : 0;
+        const std::int64_t count = std::min(visible(rows[std::size_t(row)], layer, next) - from, kChunk);
+        for (int part = 0; count > 0 && part < kParts; ++part)
+          fetch(cache.key(next, from), cache.k_stride(), count, simd::kKeyStreams, part);
+      }
     }
     team_->barrier();
+    attention_work.reset(thread);
     // o = Σ_c exp(m_c − m)·o_c / Σ_c exp(m_c − m)·l_c, chunks in order
     const Range combine = split(m * heads, team_->size(), thread);
     for (std::int64_t item = combine.begin; item < combine.end; ++item) {

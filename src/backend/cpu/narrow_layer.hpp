@@ -2,13 +2,12 @@
 // panels, all rows share one read of the weights.
 #pragma once
 
-#include <array>
-#include <atomic>
 #include <memory>
 #include <vector>
 
 #include "backend/cpu/weights.hpp"
 #include "runtime/parallel.hpp"
+#include "runtime/shared_work.hpp"
 
 namespace fastkv::cpu {
 
@@ -46,11 +45,16 @@ class NarrowLayer {
     bool accumulate;
   };
   void normalise(int thread, const std::vector<float>& weight);
-  /// y [M, 16] = the thread's prepared rows · panel p.
-  void multiply_panel(int thread, const PackedTensor& w, std::int64_t p, float* y) const;
-  void multiply(int phase, int thread, const Job* jobs, int count);
+  /// Products of the thread's prepared rows with panels p .. p+count−1, row i and panel p+j at y + i·row + j·panel.
+  struct Strides {
+    std::int64_t row, panel;
+  };
+  Strides multiply_panels(int thread, const PackedTensor& w, std::int64_t p, std::int64_t count, float* y) const;
+  /// Panels a thread takes at once from `panels` in all.
+  std::int64_t panels_per_item(std::int64_t panels, std::size_t bytes) const;
+  void multiply(SharedWork& work, int thread, const Job* jobs, int count);
   template <class Body>
-  void share(int phase, int thread, std::int64_t count, const Body& body);
+  void share(SharedWork& work, int thread, std::int64_t count, const Body& body);
 
   const Arithmetic& arithmetic_;
   const ModelConfig& config_;
@@ -61,11 +65,11 @@ class NarrowLayer {
   struct Own {  ///< per thread
     RowTile tile;
     Array<float> normed;  ///< [M, D]
-    Array<float> y;       ///< [2][M, 16], outputs of one panel (gate and up)
+    Array<float> y;       ///< [2][M, 64], outputs of one item (gate and up)
     Array<float> panel;   ///< [K32][16] for RowTile::multiply_panel
   };
   std::vector<std::unique_ptr<Own>> own_;
-  std::array<std::atomic<std::int64_t>, 5> next_{};  ///< work split of each phase
+  SharedWork qkv_work_, output_work_, gate_up_work_, down_work_, head_work_;
 };
 
 }  // namespace fastkv::cpu
