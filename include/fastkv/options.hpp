@@ -9,8 +9,8 @@
 
 namespace fastkv {
 
-enum class NumaMode { off, isolate, distribute, interleave, numactl, automatic };
-enum class HugePages { automatic, off, thp };
+enum class NumaMode { off, isolate, distribute, interleave, mirror, numactl, automatic };
+enum class HugePages { automatic, off, thp };  ///< thp: an error where the kernel has none
 enum class LoadMode { mmap, none, mlock };  ///< how the file is read while weights are packed; mlock pins the packed weights
 enum class Compute { automatic, f32, bf16, int8 };
 enum class Gemm { automatic, native, openblas };       ///< automatic: openblas for f32, native otherwise

@@ -48,6 +48,17 @@ struct MemoryPlan {                  ///< bytes
   std::size_t available = 0;         ///< what the machine or the cgroup has left
 };
 
+/// What one memory node of several holds and does.
+struct NodePlan {
+  int node = 0;                      ///< the system's number
+  std::string cpus;                  ///< of its threads, "0-3,8"
+  int threads = 0, threads_batch = 0;
+  int head_begin = 0, head_end = 0;  ///< key/value heads with cache rows here; the outer two may go on on a neighbour
+  std::size_t weights = 0;           ///< bytes: its part, or its copy, of the packed weights
+  std::size_t cache = 0;             ///< bytes: its part of the cache
+  std::size_t work = 0;              ///< bytes: its threads' part of residual stream, layer K and V, scratch
+};
+
 /// Everything decided before the first allocation.
 struct RunPlan {
   MethodParams method;
@@ -62,6 +73,7 @@ struct RunPlan {
   std::size_t cache_bytes_prompt = 0;        ///< bytes of the prompt's cache
   std::size_t cache_bytes_full = 0;          ///< the same under full
   MemoryPlan memory;
+  std::vector<NodePlan> nodes;               ///< where --numa isolate, distribute or mirror place memory, else empty
 };
 
 struct LayerTrace {

@@ -118,6 +118,8 @@ class Backend {
   virtual CacheType resolve_cache_type(CacheType type, const char* flag) const = 0;
   /// Bytes for a prompt of n rows of which the last `score_rows` score each layer's keys; needs no load().
   virtual BackendMemory memory(std::int64_t n_prompt, std::int64_t score_rows) const = 0;
+  /// Where `memory` lies on a machine with several memory nodes; empty where nothing is placed.
+  virtual std::vector<NodePlan> nodes(const MemoryPlan& memory) const = 0;
   /// Bytes of a cache row of one stored head, K and V together.
   virtual std::size_t cache_row_bytes(const CacheFormat& format) const = 0;
 

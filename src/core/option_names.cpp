@@ -10,6 +10,7 @@ const char* name(NumaMode mode) {
     case NumaMode::isolate: return "isolate";
     case NumaMode::distribute: return "distribute";
     case NumaMode::interleave: return "interleave";
+    case NumaMode::mirror: return "mirror";
     case NumaMode::numactl: return "numactl";
     case NumaMode::automatic: return "auto";
   }

@@ -82,6 +82,12 @@ Buffer::~Buffer() {
   }
 }
 
+bool huge_pages_offered(const std::string& root) {
+  std::ifstream in(root + "/sys/kernel/mm/transparent_hugepage/enabled");  // "always [madvise] never"
+  std::string text;
+  return std::getline(in, text) && text.find("[never]") == std::string::npos;
+}
+
 std::size_t peak_rss_bytes() { return proc_kib("/proc/self/status", "VmHWM:"); }
 
 std::size_t available_memory_bytes() {

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <utility>
 
 #include "fastkv/options.hpp"
@@ -10,7 +11,7 @@
 namespace fastkv {
 
 /// Anonymous memory, 64-byte aligned (page-aligned from 1 MiB up), zero-filled, move-only. Pages get their NUMA node
-/// when first touched or from bind_memory().
+/// when first touched, or from Placement::bind().
 class Buffer {
  public:
   Buffer() = default;
@@ -28,6 +29,7 @@ class Buffer {
     return static_cast<T*>(data_);
   }
   std::size_t bytes() const { return bytes_; }
+  bool has_own_pages() const { return mapped_ > 0; }  ///< 1 MiB and more: no other data on them
   explicit operator bool() const { return data_ != nullptr; }
   void swap(Buffer& other) noexcept {
     std::swap(data_, other.data_);
@@ -58,6 +60,9 @@ class Array {
   Buffer buffer_;
   std::size_t size_ = 0;
 };
+
+/// The kernel gives transparent huge pages to buffers that ask. `root` is put before /sys, for tests.
+bool huge_pages_offered(const std::string& root = "");
 
 std::size_t peak_rss_bytes();  ///< VmHWM of this process
 /// Bytes this process may still take: min(MemAvailable, cgroup v1/v2 limit − usage, RLIMIT_AS headroom).

@@ -123,21 +123,51 @@ int distinct_cpus(const std::vector<std::vector<int>>& cpus) {
   return int(all.size());
 }
 
-inline void pause() {
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
+/// What a thread is while it runs a body: its number in the team and the memory node it computes on.
+struct Seat {
+  int thread = 0, node = 0;
+};
+thread_local Seat seat;
+
+class SeatScope {
+ public:
+  explicit SeatScope(Seat taken) : before_(std::exchange(seat, taken)) {}
+  ~SeatScope() { seat = before_; }
+  SeatScope(const SeatScope&) = delete;
+  SeatScope& operator=(const SeatScope&) = delete;
+
+ private:
+  Seat before_;
+};
+
+int entry(const std::vector<int>& values, std::size_t thread) { return thread < values.size() ? values[thread] : 0; }
+
+ThreadPlan plan_of(std::vector<std::vector<int>> cpus) {
+  ThreadPlan plan;
+  plan.cpus = std::move(cpus);
+  return plan;
+}
+
+/// The barrier group of each thread.
+std::vector<int> groups_of(const ThreadPlan& plan) {
+  check(!plan.cpus.empty(), ErrorCode::internal, "ThreadTeam: expected at least 1 thread, found 0");
+  std::vector<int> groups;
+  for (std::size_t i = 0; i < plan.cpus.size(); ++i) groups.push_back(entry(plan.group, i));
+  return groups;
+}
+
+int spins(const ThreadPlan& plan) {
+  return plan.above_quota || int(plan.cpus.size()) > distinct_cpus(plan.cpus) ? 0 : kSpins;
 }
 
 }  // namespace
 
-ThreadTeam::ThreadTeam(std::vector<std::vector<int>> cpus)
-    : cpus_(std::move(cpus)), spins_(size() > distinct_cpus(cpus_) ? 0 : kSpins) {
-  check(size() >= 1, ErrorCode::internal, "ThreadTeam: expected at least 1 thread, found ", size());
+int current_node() { return seat.node; }
+
+ThreadTeam::ThreadTeam(ThreadPlan plan) : plan_(std::move(plan)), barrier_(groups_of(plan_), spins(plan_)) {
   probe_threads(size() - 1);
 }
+ThreadTeam::ThreadTeam(std::vector<std::vector<int>> cpus) : ThreadTeam(plan_of(std::move(cpus))) {}
 
 ThreadTeam::~ThreadTeam() = default;
 
@@ -148,7 +178,7 @@ void ThreadTeam::run(const std::function<void(int thread)>& body) {
     kmp_set_blocktime(kIdleSpinMilliseconds);
   }
   const int threads = size();
-  arrived_.store(0, std::memory_order_relaxed);  // a body that threw may have left a barrier half filled
+  barrier_.reset();  // a body that threw may have left it half filled
   int given = 0;
   std::exception_ptr error;
   std::atomic<bool> failed{false};
@@ -158,7 +188,9 @@ void ThreadTeam::run(const std::function<void(int thread)>& body) {
     if (thread == 0) given = omp_get_num_threads();
     if (omp_get_num_threads() == threads) {  // the same answer on all threads: barriers in the body need every one
       try {
-        thread == 0 ? pin_caller(cpus_[0], caller) : pin_worker(cpus_[std::size_t(thread)]);
+        const auto index = std::size_t(thread);
+        thread == 0 ? pin_caller(plan_.cpus[0], caller) : pin_worker(plan_.cpus[index]);
+        const SeatScope here({thread, entry(plan_.node, index)});
         body(thread);
       } catch (...) {
         if (!failed.exchange(true)) error = std::current_exception();
@@ -170,21 +202,6 @@ void ThreadTeam::run(const std::function<void(int thread)>& body) {
   if (error) std::rethrow_exception(error);
 }
 
-void ThreadTeam::barrier() {
-  const std::uint32_t generation = generation_.load(std::memory_order_relaxed);
-  // The last to arrive opens the next generation; its release and the others' acquire order what was written before.
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size() - 1) {
-    arrived_.store(0, std::memory_order_relaxed);
-    generation_.store(generation + 1, std::memory_order_release);
-    return;
-  }
-  for (int spin = 0; generation_.load(std::memory_order_acquire) == generation; ++spin) {
-    if (spin < spins_) {
-      pause();
-    } else {
-      ::sched_yield();
-    }
-  }
-}
+void ThreadTeam::barrier() { barrier_.arrive_and_wait(seat.thread); }
 
 }  // namespace fastkv

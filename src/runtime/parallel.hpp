@@ -7,19 +7,27 @@
 #include <memory>
 #include <vector>
 
+#include "runtime/barrier.hpp"
+#include "runtime/topology.hpp"
+
 namespace fastkv {
+
+/// Inside ThreadTeam::run: the memory node of the calling thread, an index into ThreadPlan::nodes. Elsewhere 0.
+int current_node();
 
 /// n threads that run a body together. Used by one caller at a time; the calling thread is thread 0.
 class ThreadTeam {
  public:
-  /// `cpus[i]`: OS CPUs thread i is pinned to while it runs a body (empty: left alone). A pin that the system refuses
-  /// is dropped. Throws Error out_of_memory when the system cannot start that many threads.
+  /// One thread for each of `plan.cpus`, pinned to them while it runs a body (empty: left alone). A pin that the system
+  /// refuses is dropped. Throws Error out_of_memory when the system cannot start that many threads.
+  explicit ThreadTeam(ThreadPlan plan);
+  /// Threads of a plan that names CPUs only.
   explicit ThreadTeam(std::vector<std::vector<int>> cpus);
   ~ThreadTeam();
   ThreadTeam(const ThreadTeam&) = delete;
   ThreadTeam& operator=(const ThreadTeam&) = delete;
 
-  int size() const { return int(cpus_.size()); }
+  int size() const { return int(plan_.cpus.size()); }
 
   /// Runs body(thread) once on every thread, 0 ≤ thread < size(), inside one OpenMP parallel region, and returns when
   /// all are done. The first exception thrown by a body is rethrown here; a body that throws must not leave the others
@@ -32,11 +40,8 @@ class ThreadTeam {
   void barrier();
 
  private:
-  std::vector<std::vector<int>> cpus_;
-  int spins_;  ///< pauses before a waiting thread yields its CPU; 0: more threads than CPUs
-  // Waiting threads read one line while arriving threads write the other.
-  alignas(64) std::atomic<int> arrived_{0};
-  alignas(64) std::atomic<std::uint32_t> generation_{0};
+  ThreadPlan plan_;
+  Barrier barrier_;
 };
 
 /// Hands out 0, 1, … `count` − 1, each once, to whichever thread asks first.

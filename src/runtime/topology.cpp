@@ -1,14 +1,10 @@
-// Reads the machine through hwloc and the control groups, and sets the memory policy of the calling thread.
+// Reads the machine through hwloc and the control groups.
 #include "runtime/topology.hpp"
 
 #include <hwloc.h>
-#include <linux/mempolicy.h>
 #include <sched.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <climits>
 #include <cstddef>
 #include <map>
 #include <memory>
@@ -53,8 +49,8 @@ hwloc_obj_t node_of(hwloc_topology_t topology, hwloc_obj_t core) {
 /// Cores and the nodes that they use; memory without processors is no place to run and is left out.
 Topology convert(hwloc_topology_t topology) {
   Topology result;
-  std::map<int, std::size_t> bytes;                     // by node's OS index
-  std::vector<std::pair<int, std::vector<int>>> found;  // node's OS index, CPUs
+  std::map<int, std::size_t> bytes;                           // by node's OS index
+  std::vector<std::tuple<int, std::vector<int>, int>> found;  // node's OS index, CPUs, last-level cache
   // A system that does not tell cores from hardware threads has processing units only.
   const auto type = hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_CORE) > 0 ? HWLOC_OBJ_CORE : HWLOC_OBJ_PU;
   for (hwloc_obj_t core = nullptr; (core = hwloc_get_next_obj_by_type(topology, type, core)) != nullptr;) {
@@ -63,13 +59,14 @@ Topology convert(hwloc_topology_t topology) {
     const hwloc_obj_t node = node_of(topology, core);
     const int os_index = node == nullptr ? 0 : int(node->os_index);
     bytes[os_index] = node == nullptr ? 0 : std::size_t(node->attr->numanode.local_memory);
-    found.emplace_back(os_index, std::move(cpus));
+    const hwloc_obj_t cache = hwloc_get_ancestor_obj_by_type(topology, HWLOC_OBJ_L3CACHE, core);
+    found.emplace_back(os_index, std::move(cpus), cache == nullptr ? 0 : int(cache->logical_index));
   }
   check(!found.empty(), ErrorCode::internal, "hwloc: expected at least one core, found none");
   std::sort(found.begin(), found.end());  // cores share no CPU, so the first CPU decides within a node
   for (const auto& [os_index, size] : bytes) result.nodes.push_back({os_index, size});
-  for (auto& [os_index, cpus] : found) {
-    result.cores.push_back({std::move(cpus), int(std::distance(bytes.begin(), bytes.find(os_index)))});
+  for (auto& [os_index, cpus, cache] : found) {
+    result.cores.push_back({std::move(cpus), int(std::distance(bytes.begin(), bytes.find(os_index))), cache});
   }
   return result;
 }
@@ -97,18 +94,6 @@ Topology Topology::synthetic(const std::string& description) {
   Topology topology = convert(hwloc.get());
   topology.start_cpu = topology.cores.front().cpus.front();
   return topology;
-}
-
-void bind_memory(const ThreadPlan& plan) {
-  if (plan.nodes.empty()) return;
-  constexpr std::size_t word_bits = sizeof(unsigned long) * CHAR_BIT;
-  const int last = *std::max_element(plan.nodes.begin(), plan.nodes.end());
-  std::vector<unsigned long> mask(std::size_t(last) / word_bits + 1);
-  for (const int node : plan.nodes) mask[std::size_t(node) / word_bits] |= 1UL << (std::size_t(node) % word_bits);
-  // Preferred and not bound: memory of another node is slow, running out of memory ends the process. The kernel reads
-  // one bit less than it is told. Refusals (EPERM in containers, ENOSYS) leave the default policy.
-  ::syscall(SYS_set_mempolicy, plan.interleave ? MPOL_INTERLEAVE : MPOL_PREFERRED, mask.data(),
-            mask.size() * word_bits + 1);
 }
 
 }  // namespace fastkv

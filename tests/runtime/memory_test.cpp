@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cstdint>
+#include <filesystem>
 #include <fstream>
 #include <string>
 #include <utility>
@@ -77,6 +78,21 @@ TEST(Buffer, LargeOnesAskForHugePagesUnlessTold) {
   EXPECT_NE(vm_flags(address(automatic)).find(" hg "), std::string::npos);
   EXPECT_NE(vm_flags(address(thp)).find(" hg "), std::string::npos);
   EXPECT_NE(vm_flags(address(off)).find(" nh "), std::string::npos);
+}
+
+TEST(Buffer, HugePagesAreOfferedUnlessTheKernelSaysNever) {
+  const std::filesystem::path root =
+      std::filesystem::temp_directory_path() / ("fastkv_thp_" + std::to_string(::getpid()));
+  const std::filesystem::path folder = root / "sys/kernel/mm/transparent_hugepage";
+  std::filesystem::create_directories(folder);
+  EXPECT_FALSE(huge_pages_offered(root.string()));  // a kernel without them
+  for (const auto& [text, offered] : {std::pair{"[always] madvise never", true},
+                                      {"always [madvise] never", true},
+                                      {"always madvise [never]", false}}) {
+    std::ofstream(folder / "enabled") << text << '\n';
+    EXPECT_EQ(huge_pages_offered(root.string()), offered) << text;
+  }
+  std::filesystem::remove_all(root);
 }
 
 TEST(Buffer, RefusalNamesWhatAndSize) {

@@ -174,7 +174,7 @@ TEST(ThreadTeam, RunInsideRunIsAnError) {
   }
 }
 
-TEST(ThreadTeam, NoThreadsIsAnError) { EXPECT_THROW(ThreadTeam({}), Error); }
+TEST(ThreadTeam, NoThreadsIsAnError) { EXPECT_THROW(ThreadTeam(unpinned(0)), Error); }
 
 TEST(ThreadTeam, RefusedThreadsAreAnErrorNotTheEnd) {
   const pid_t child = ::fork();  // a limit cannot be taken back

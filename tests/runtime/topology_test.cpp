@@ -153,43 +153,50 @@ TEST(Plan, IsolateStaysOnTheNodeItStartedOn) {
   const ThreadPlan isolated = plan(topology, 0, NumaMode::isolate);
   EXPECT_EQ(isolated.cpus, singles({4, 5}));
   EXPECT_EQ(isolated.nodes, std::vector{2});
-  EXPECT_FALSE(isolated.interleave);
+  EXPECT_EQ(isolated.mode, NumaMode::isolate);
   EXPECT_EQ(isolated.reason, "2 threads: 2 physical cores of node 2 allowed; numa isolate");
   EXPECT_EQ(plan(topology, 3, NumaMode::isolate).cpus, singles({4, 5, 4}));
   EXPECT_EQ(plan(topology, 0, NumaMode::isolate, {0, 1, 2, 3}).cpus, singles({0, 1}));  // may not stay where it is
 }
 
-TEST(Plan, DistributeTakesNodesInTurn) {
+TEST(Plan, DistributeTakesEqualNumbersNodeByNode) {
   for (const int nodes : {2, 4, 8}) {
     const Topology topology = machine("numa:" + std::to_string(nodes) + " core:4 pu:2");
     for (const int threads : {0, nodes + 1, nodes * 4, nodes * 8}) {
       const ThreadPlan spread = plan(topology, threads, NumaMode::distribute);
-      EXPECT_TRUE(spread.nodes.empty());
+      EXPECT_EQ(int(spread.nodes.size()), nodes);
       ASSERT_EQ(int(spread.cpus.size()), threads == 0 ? nodes * 4 : threads);
+      EXPECT_TRUE(std::is_sorted(spread.node.begin(), spread.node.end()));
+      std::vector<int> of_node(std::size_t(nodes), 0);
       std::set<std::vector<int>> distinct;
       for (std::size_t i = 0; i < spread.cpus.size(); ++i) {
-        EXPECT_EQ(spread.cpus[i].front() / 8, int(i) % nodes) << i;  // 8 CPUs a node
+        EXPECT_EQ(spread.cpus[i].front() / 8, spread.node[i]) << i;  // 8 CPUs a node
+        ++of_node[std::size_t(spread.node[i])];
         distinct.insert(spread.cpus[i]);
       }
       EXPECT_EQ(distinct.size(), spread.cpus.size());
+      const auto [least, most] = std::minmax_element(of_node.begin(), of_node.end());
+      EXPECT_LE(*most - *least, 1);
     }
   }
-  const ThreadPlan two = plan(machine("numa:2 core:2 pu:1"), 0, NumaMode::distribute);
-  EXPECT_EQ(two.cpus, singles({0, 2, 1, 3}));
-  EXPECT_EQ(two.reason, "4 threads: 4 physical cores allowed; numa distribute over 2 nodes");
+  const ThreadPlan two = plan(machine("numa:2 core:2 pu:1"), 3, NumaMode::distribute);
+  EXPECT_EQ(two.cpus, singles({0, 1, 2}));
+  EXPECT_EQ(two.node, (std::vector{0, 0, 1}));
+  EXPECT_EQ(two.reason, "3 threads: asked for; 4 physical cores allowed; numa distribute over 2 nodes");
 }
 
 TEST(Plan, DistributeOverUnequalNodes) {
   Topology topology = machine("numa:2 core:4 pu:1");
   topology.cores.erase(topology.cores.begin() + 4, topology.cores.begin() + 7);  // node 1 keeps CPU 7
-  EXPECT_EQ(plan(topology, 0, NumaMode::distribute).cpus, singles({0, 7, 1, 2, 3}));
+  EXPECT_EQ(plan(topology, 0, NumaMode::distribute).cpus, singles({0, 1, 2, 3, 7}));
+  EXPECT_EQ(plan(topology, 2, NumaMode::distribute).cpus, singles({0, 7}));
 }
 
 TEST(Plan, InterleaveSpreadsMemory) {
   const ThreadPlan interleaved = plan(machine("numa:2 core:2 pu:1"), 3, NumaMode::interleave);
   EXPECT_EQ(interleaved.cpus, singles({0, 1, 2}));
   EXPECT_EQ(interleaved.nodes, (std::vector{0, 1}));
-  EXPECT_TRUE(interleaved.interleave);
+  EXPECT_EQ(interleaved.mode, NumaMode::interleave);
 }
 
 TEST(Plan, NumactlLeavesThreadsAlone) {
@@ -204,29 +211,38 @@ TEST(Plan, OffUsesCoresInOrderAndNoPolicy) {
   const ThreadPlan off = plan(machine("numa:2 core:2 pu:1", 0, 3), 0, NumaMode::off);
   EXPECT_EQ(off.cpus, singles({0, 1, 2, 3}));
   EXPECT_TRUE(off.nodes.empty());
-  EXPECT_FALSE(off.interleave);
+  EXPECT_EQ(off.mode, NumaMode::off);
 }
 
 TEST(Plan, AutomaticIsolatesWhatFitsOneNode) {
   const Topology topology = machine("numa:2 core:4 pu:1", 0, 6);
-  const auto nodes = [&](int threads, std::size_t bytes) {
-    return plan(topology, threads, NumaMode::automatic, {}, bytes).nodes;
+  const auto automatic = [&](int threads, std::size_t bytes) {
+    return plan(topology, threads, NumaMode::automatic, {}, bytes);
   };
-  EXPECT_EQ(nodes(0, 64 * GiB), std::vector{1});
-  EXPECT_EQ(nodes(0, 64 * GiB + 1), std::vector<int>{});  // does not fit: distributed
-  EXPECT_EQ(nodes(4, GiB), std::vector{1});
-  EXPECT_EQ(nodes(5, GiB), std::vector<int>{});  // asked for more than the node has
-  const ThreadPlan distributed = plan(topology, 0, NumaMode::automatic, {}, 100 * GiB);
-  EXPECT_EQ(distributed.cpus, singles({0, 4, 1, 5, 2, 6, 3, 7}));
+  EXPECT_EQ(automatic(0, 64 * GiB).nodes, std::vector{1});
+  EXPECT_EQ(automatic(4, GiB).nodes, std::vector{1});
+  EXPECT_EQ(automatic(4, 3 * GiB / 2).reason,
+            "4 threads: asked for; 4 physical cores of node 1 allowed; numa isolate (auto: it holds the weights and "
+            "cache of at most 1.5 GiB)");
+  const ThreadPlan large = automatic(0, 100 * GiB);
+  EXPECT_EQ(large.mode, NumaMode::distribute);
+  EXPECT_EQ(large.cpus, singles({0, 1, 2, 3, 4, 5, 6, 7}));
+  EXPECT_EQ(large.reason,
+            "8 threads: 8 physical cores allowed; numa distribute over 2 nodes (auto: node 1 does not hold the weights "
+            "and cache of at most 100 GiB)");
+  EXPECT_EQ(automatic(0, 64 * GiB + 1).mode, NumaMode::distribute);
+  EXPECT_EQ(
+      automatic(5, GiB).reason,
+      "5 threads: asked for; 8 physical cores allowed; numa distribute over 2 nodes (auto: node 1 has 4 cores for "
+      "the 5 threads)");
 }
 
 TEST(Plan, OneNodeNeedsNoPolicy) {
   const Topology topology = machine("numa:1 core:2 pu:1");
-  for (const NumaMode mode : {NumaMode::isolate, NumaMode::distribute, NumaMode::interleave}) {
+  for (const NumaMode mode : {NumaMode::isolate, NumaMode::distribute, NumaMode::interleave, NumaMode::mirror}) {
     const ThreadPlan single = plan(topology, 0, mode, {}, 1000 * GiB);
     EXPECT_EQ(single.cpus, singles({0, 1}));
     EXPECT_TRUE(single.nodes.empty());
-    EXPECT_FALSE(single.interleave);
     EXPECT_NE(single.reason.find("; one memory node, --numa "), std::string::npos) << single.reason;
   }
   EXPECT_EQ(plan(topology).reason, "2 threads: 2 physical cores allowed");
@@ -236,7 +252,9 @@ TEST(Plan, OneNodeNeedsNoPolicy) {
 
 TEST(Plan, OnlyTheGivenCpus) {
   const Topology topology = machine("numa:1 core:4 pu:2");
-  EXPECT_EQ(plan(topology, 0, NumaMode::automatic, {5, 2, 3, 99}).cpus, (Cpus{{2, 3}, {5}}));
+  const ThreadPlan some = plan(topology, 0, NumaMode::automatic, {5, 2, 3, 99});
+  EXPECT_EQ(some.cpus, (Cpus{{2, 3}, {5}}));
+  EXPECT_EQ(some.reason, "2 threads: 2 physical cores of -C, -Cr allowed");
   try {
     plan(topology, 0, NumaMode::automatic, {12, 9, 10, 11});
     FAIL() << "expected an error";
@@ -256,26 +274,6 @@ TEST(Plan, BadThreadCountsNameTheFlag) {
       EXPECT_EQ(std::string(error.what()), "-t " + std::to_string(threads) + ": expected 1 to 4096, or 0 to choose");
     }
   }
-}
-
-TEST(BindMemory, NeverFails) {
-  const pid_t child = ::fork();  // the policy stays with the thread
-  ASSERT_GE(child, 0);
-  if (child == 0) {
-    ThreadPlan binding;
-    bind_memory(binding);
-    for (const int node : {0, 63, 64, 500}) {  // mostly nodes that are not there
-      binding.nodes = {node};
-      bind_memory(binding);
-      binding.interleave = !binding.interleave;
-      bind_memory(binding);
-    }
-    const std::vector<char> used(1 << 20, 1);
-    ::_exit(used.back() == 1 ? 0 : 1);
-  }
-  int status = 0;
-  ASSERT_EQ(::waitpid(child, &status, 0), child);
-  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
 }  // namespace

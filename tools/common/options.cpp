@@ -75,13 +75,14 @@ void declare_machine_options(CommandLine& command, EngineOptions& options) {
                                       {"isolate", NumaMode::isolate},
                                       {"distribute", NumaMode::distribute},
                                       {"interleave", NumaMode::interleave},
+                                      {"mirror", NumaMode::mirror},
                                       {"numactl", NumaMode::numactl},
                                       {"auto", NumaMode::automatic}},
                                      "placement on memory nodes (default auto)");
   command.choice<HugePages, HugePages>(
       "--hugepages", options.huge_pages,
       {{"auto", HugePages::automatic}, {"off", HugePages::off}, {"thp", HugePages::thp}},
-      "transparent huge pages for weights and cache (default auto)");
+      "transparent huge pages for weights and cache: where the kernel has them (default), never, or an error without");
   command.choice<Compute, Compute>(
       "--compute", options.compute,
       {{"auto", Compute::automatic}, {"f32", Compute::f32}, {"bf16", Compute::bf16}, {"int8", Compute::int8}},

@@ -75,6 +75,20 @@ std::vector<std::string> describe_plan(const EngineInfo& info, const RunPlan& pl
   return lines;
 }
 
+std::vector<std::string> describe_nodes(const RunPlan& plan) {
+  std::vector<std::string> lines;
+  for (const NodePlan& node : plan.nodes) {
+    std::string threads = format("%d threads", node.threads);
+    if (node.threads_batch != node.threads) threads += format(" (prompt %d)", node.threads_batch);
+    std::string heads = "no heads";
+    if (node.head_end > node.head_begin) heads = format("heads %d-%d", node.head_begin, node.head_end - 1);
+    lines.push_back(format("node %d: ", node.node) + threads + " on CPUs " + node.cpus + ", " +
+                    format_bytes(node.weights) + " weights, " + format_bytes(node.cache) + " cache (" + heads + "), " +
+                    format_bytes(node.work) + " working memory");
+  }
+  return lines;
+}
+
 std::vector<std::string> describe_layers(const RunPlan& plan) {
   std::vector<std::string> lines;
   for (std::size_t l = 0; l < plan.layers.size(); ++l) {

@@ -18,6 +18,8 @@ struct Timings {
 std::vector<std::string> describe_engine(const EngineInfo& info);
 /// What the plan says: tokens per stage, memory, notes.
 std::vector<std::string> describe_plan(const EngineInfo& info, const RunPlan& plan);
+/// One line a memory node: threads, weights, cache, where they are placed on several.
+std::vector<std::string> describe_nodes(const RunPlan& plan);
 /// One line a layer: rows in, rows on, rows kept.
 std::vector<std::string> describe_layers(const RunPlan& plan);
 

@@ -100,6 +100,9 @@ void Session::announce() {
       const RunPlan plan = engine_->plan(length, options);
       if (&length == &lengths.front()) {
         for (const std::string& line : describe_plan(engine_->info(), plan)) log.line(level, line);
+        for (const std::string& line : describe_nodes(plan)) {
+          if (arguments_.dry_run) log.line(level, line);
+        }
         if (log.shows(Level::trace)) {
           for (const std::string& line : describe_layers(plan)) log.line(Level::trace, line);
         }

@@ -50,7 +50,8 @@ const T& as(const auto& handle) {
 
 }  // namespace
 
-CpuBackend::CpuBackend(const EngineOptions& options, const ModelConfig& config, const ModelTensors& tensors)
+CpuBackend::CpuBackend(const EngineOptions& options, const ModelConfig& config, const ModelTensors& tensors,
+                       const Topology& topology)
     : config_(config),
       shape_{config.n_head, config.n_head_kv, config.head_dim, config.attention_scale},
       huge_pages_(options.huge_pages),
@@ -61,6 +62,8 @@ CpuBackend::CpuBackend(const EngineOptions& options, const ModelConfig& config, 
         config.head_dim, ": expected a multiple of 8 up to ", kMaxHeadDim);
   check(options.tile_rows >= 0 && options.tile_rows <= 4096, ErrorCode::invalid_option, "-ub ", options.tile_rows,
         ": expected 1..4096 token rows per tile, or 0 to choose");
+  check(options.huge_pages != HugePages::thp || huge_pages_offered(), ErrorCode::invalid_option,
+        "--hugepages thp: expected always or madvise in /sys/kernel/mm/transparent_hugepage/enabled, found never");
   simd::Isa isa;
   char message[256];
   check(simd::choose_isa(options.isa.empty() ? nullptr : options.isa.c_str(), isa, message), ErrorCode::invalid_option,
@@ -85,16 +88,23 @@ CpuBackend::CpuBackend(const EngineOptions& options, const ModelConfig& config, 
   // an embedding table that is not the output head too gives one row a token
   decode_bytes_ = weight_bytes_ - (tensors.tied ? 0 : PackedTensor::packed_bytes(tensors.token_embd));
   largest_tensor_ = Weights::largest_tensor(tensors);
-  const Topology topology = Topology::detect();
-  const int batch = options.threads_batch > 0 || options.threads == 0 ? options.threads_batch : options.threads;
-  plan_batch_ = plan_threads(topology, batch, options.numa, options.cpus, weight_bytes_);
-  plan_ = plan_threads(topology, options.threads, options.numa, options.cpus, weight_bytes_);
-  team_batch_ = std::make_shared<ThreadTeam>(plan_batch_.cpus);
-  team_ = plan_.cpus == plan_batch_.cpus ? team_batch_ : std::make_shared<ThreadTeam>(plan_.cpus);
+  // what one node would have to hold: the weights and the cache of the longest context
+  const std::size_t cache_bytes = std::size_t(config.n_ctx_train) * std::size_t(config.n_layer) *
+                                  std::size_t(config.n_head_kv) * cache_row_bytes({CacheType::f16, CacheType::f16, 0});
+  plans_ = plan_teams(topology, options.threads, options.threads_batch, options.numa, options.cpus,
+                      weight_bytes_ + cache_bytes);
+  placement_ = Placement(plans_.decode);
+  info_.threads_reason = plans_.decode.reason;
+  if (plans_.batch.cpus.size() != plans_.decode.cpus.size())
+    info_.threads_reason += concat("; prompt: ", plans_.batch.reason);
+  info_.numa = describe_placement(topology, plans_.decode);
+  const bool same = plans_.decode.cpus == plans_.batch.cpus;
+  team_batch_ = std::make_shared<ThreadTeam>(plans_.batch);
+  team_ = same ? team_batch_ : std::make_shared<ThreadTeam>(plans_.decode);
   clocks_batch_.emplace(team_batch_->size());
   clocks_.emplace(team_->size());
-  team_batch_->run([&](int) { bind_memory(plan_batch_); });
-  if (team_ != team_batch_) team_->run([&](int) { bind_memory(plan_); });
+  team_batch_->run([&](int) { bind_memory(plans_.batch); });
+  if (!same) team_->run([&](int) { bind_memory(plans_.decode); });
 
   const auto half_bytes = [&](std::initializer_list<const TensorView*> views) {
     std::size_t total = 0;
@@ -119,10 +129,6 @@ CpuBackend::CpuBackend(const EngineOptions& options, const ModelConfig& config, 
   info_.gemm = arithmetic_.blas ? "openblas " + arithmetic_.blas->core() : "native";
   info_.threads = team_->size();
   info_.threads_batch = team_batch_->size();
-  info_.threads_reason = plan_.reason;
-  info_.numa = topology.nodes.size() == 1
-                   ? "one memory node"
-                   : concat(topology.nodes.size(), " memory nodes, ", plan_.nodes.size(), " used");
 }
 
 std::string CpuBackend::isa_levels() {
@@ -149,7 +155,7 @@ std::int64_t CpuBackend::tile_rows(std::int64_t n) const {
 BackendMemory CpuBackend::memory(std::int64_t n, std::int64_t score_rows) const {
   const std::size_t rows = std::size_t(n), d = std::size_t(shape_.d);
   BackendMemory m;
-  m.weights = weight_bytes_;
+  m.weights = weight_bytes_ * std::size_t(placement_.copies());
   m.decode_weights = decode_bytes_;
   m.load_extra = largest_tensor_;
   m.hidden = rows * (std::size_t(config_.n_embd) + d) * sizeof(float);
@@ -163,13 +169,17 @@ BackendMemory CpuBackend::memory(std::int64_t n, std::int64_t score_rows) const 
   return m;
 }
 
+std::vector<NodePlan> CpuBackend::nodes(const MemoryPlan& memory) const {
+  return plan_nodes(plans_, memory, config_.n_head_kv);
+}
+
 std::size_t CpuBackend::cache_row_bytes(const CacheFormat& format) const {
   return simd::row_bytes(row_type(format.k), shape_.d) + simd::row_bytes(row_type(format.v), shape_.d);
 }
 
 void CpuBackend::load(const ModelTensors& tensors, const std::function<void(const TensorView&)>& packed,
                       RunControl& control) {
-  weights_ = pack_weights(tensors, *team_batch_, huge_pages_, packed, control);
+  weights_ = pack_weights(tensors, *team_batch_, placement_, huge_pages_, packed, control);
   if (lock_weights_) weights_.lock();
 }
 
@@ -246,20 +256,17 @@ std::unique_ptr<Scores> CpuBackend::window_scores(int, const LayerState& state, 
   });
 }
 std::unique_ptr<Scores> CpuBackend::pool(const Scores& scores, Pooling pooling, int kernel) {
-  return clocks_batch_->whole(Stage::scores, [&] {
-    return cpu::pool(*team_batch_, as<CpuScores>(scores), pooling, kernel);
-  });
+  return clocks_batch_->whole(Stage::scores,
+                              [&] { return cpu::pool(*team_batch_, as<CpuScores>(scores), pooling, kernel); });
 }
 std::unique_ptr<Scores> CpuBackend::reduce_heads(const Scores& scores, int groups, GroupReduce reduce) {
-  return clocks_batch_->whole(Stage::scores, [&] {
-    return cpu::reduce_heads(*team_batch_, as<CpuScores>(scores), groups, reduce);
-  });
+  return clocks_batch_->whole(Stage::scores,
+                              [&] { return cpu::reduce_heads(*team_batch_, as<CpuScores>(scores), groups, reduce); });
 }
 std::unique_ptr<Selection> CpuBackend::top_k(const Scores& scores, std::int64_t n, std::int64_t k, std::int64_t first,
                                              std::int64_t last) {
-  return clocks_batch_->whole(Stage::selection, [&] {
-    return cpu::top_k(*team_batch_, as<CpuScores>(scores), n, k, first, last);
-  });
+  return clocks_batch_->whole(Stage::selection,
+                              [&] { return cpu::top_k(*team_batch_, as<CpuScores>(scores), n, k, first, last); });
 }
 
 std::unique_ptr<Selection> CpuBackend::select_all(std::int64_t n, int heads) {
@@ -286,16 +293,15 @@ std::vector<float> CpuBackend::read(const Scores& scores) {
   return {s.data(), s.data() + s.size()};
 }
 double CpuBackend::coverage(const Scores& raw, const Selection& keep, std::int64_t window) {
-  return clocks_batch_->whole(Stage::scores, [&] {
-    return cpu::coverage(as<CpuScores>(raw), as<CpuSelection>(keep), window);
-  });
+  return clocks_batch_->whole(Stage::scores,
+                              [&] { return cpu::coverage(as<CpuScores>(raw), as<CpuSelection>(keep), window); });
 }
 
 std::unique_ptr<LayerCache> CpuBackend::store(const LayerState& state, const Selection& keep, const CacheFormat& format,
                                               RunControl&) {
   return clocks_batch_->whole(Stage::store, [&] {
     return cpu::store(*arithmetic_.kernels, *team_batch_, shape_, as<CpuLayerState>(state), as<CpuSelection>(keep),
-                    format, huge_pages_);
+                      format, placement_, huge_pages_);
   });
 }
 

@@ -14,13 +14,16 @@
 #include "backend/cpu/weights.hpp"
 #include "core/stage_clock.hpp"
 #include "runtime/parallel.hpp"
+#include "runtime/placement.hpp"
 #include "runtime/topology.hpp"
 
 namespace fastkv::cpu {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(const EngineOptions& options, const ModelConfig& config, const ModelTensors& tensors);
+  /// `topology`: the machine to place threads and memory on; tests give others than this one.
+  CpuBackend(const EngineOptions& options, const ModelConfig& config, const ModelTensors& tensors,
+             const Topology& topology = Topology::detect());
 
   /// ISA levels that this CPU can run, best last: "scalar avx2 …".
   static std::string isa_levels();
@@ -28,6 +31,7 @@ class CpuBackend final : public Backend {
   const BackendInfo& info() const override { return info_; }
   CacheType resolve_cache_type(CacheType type, const char* flag) const override;
   BackendMemory memory(std::int64_t n_prompt, std::int64_t score_rows) const override;
+  std::vector<NodePlan> nodes(const MemoryPlan& memory) const override;
   std::size_t cache_row_bytes(const CacheFormat& format) const override;
   void load(const ModelTensors& tensors, const std::function<void(const TensorView&)>& packed,
             RunControl& control) override;
@@ -102,7 +106,8 @@ class CpuBackend final : public Backend {
   int tile_rows_ = 0;
   std::size_t weight_bytes_ = 0, decode_bytes_ = 0, largest_tensor_ = 0;
   std::size_t panel_bytes_key_value_ = 0, panel_bytes_finish_ = 0;  ///< of one layer, the largest
-  ThreadPlan plan_batch_, plan_;
+  TeamPlans plans_;
+  Placement placement_;
   std::shared_ptr<ThreadTeam> team_batch_, team_;  ///< prompt, generation; the same if the counts are
   Weights weights_;
   std::vector<std::unique_ptr<Tile>> tiles_;  ///< [threads_batch], for tiles_rows_ rows

@@ -26,13 +26,14 @@ simd::RowType row_type(CacheType type) {
 }
 
 CpuLayerCache::CpuLayerCache(const simd::KernelTable& kernels, const CpuSelection& keep, const CacheFormat& format,
-                             int d, HugePages huge_pages)
+                             int d, const Placement& placement, HugePages huge_pages)
     : kernels_(&kernels),
       k_type_(row_type(format.k)),
       v_type_(row_type(format.v)),
       k_stride_(simd::row_bytes(k_type_, d)),
       v_stride_(simd::row_bytes(v_type_, d)),
       d_(d),
+      placement_(placement),
       huge_pages_(huge_pages) {
   for (const auto& rows : keep.rows) heads_.push_back({0, std::int64_t(rows.size())});
   allocate(format.reserve);
@@ -46,6 +47,11 @@ void CpuLayerCache::allocate(std::int64_t reserve) {
     rows += std::size_t(head.kept + reserve);
   }
   Buffer keys(rows * k_stride_, "key cache", huge_pages_), values(rows * v_stride_, "value cache", huge_pages_);
+  for (int node = 0; node < placement_.nodes(); ++node) {
+    const Range part = placement_.part(std::int64_t(rows), node);
+    placement_.bind(keys, std::size_t(part.begin) * k_stride_, std::size_t(part.end) * k_stride_, node);
+    placement_.bind(values, std::size_t(part.begin) * v_stride_, std::size_t(part.end) * v_stride_, node);
+  }
   for (std::size_t h = 0; keys_ && h < heads_.size(); ++h) {
     const std::size_t used = std::size_t(length(int(h)));
     std::memcpy(keys.as<>() + moved[h].offset * k_stride_, key(int(h), 0), used * k_stride_);
@@ -85,19 +91,23 @@ void CpuLayerCache::read_row(int head, std::int64_t row, float* key_out, float* 
 
 std::unique_ptr<CpuLayerCache> store(const simd::KernelTable& kernels, ThreadTeam& team, const AttentionShape& shape,
                                      const CpuLayerState& state, const CpuSelection& keep, const CacheFormat& format,
-                                     HugePages huge_pages) {
-  auto cache = std::make_unique<CpuLayerCache>(kernels, keep, format, shape.d, huge_pages);
+                                     const Placement& placement, HugePages huge_pages) {
+  auto cache = std::make_unique<CpuLayerCache>(kernels, keep, format, shape.d, placement, huge_pages);
   const int d = shape.d, sharing = cache->heads() / shape.heads_kv;  // stored heads per key/value head: 1 or G
+  std::int64_t all = 0;
+  for (const auto& rows : keep.rows) all += std::int64_t(rows.size());
   team.run([&](int thread) {
+    const Range mine = split(all, team.size(), thread);  // of the rows of all heads: a thread's node holds them
+    std::int64_t first = 0;                              // of this head
     for (int h = 0; h < cache->heads(); ++h) {
       const auto& rows = keep.rows[std::size_t(h)];
-      const std::int64_t base = std::int64_t(h / sharing) * state.n;
-      const Range range = split(std::int64_t(rows.size()), team.size(), thread);
-      for (std::int64_t i = range.begin; i < range.end; ++i) {
+      const std::int64_t base = std::int64_t(h / sharing) * state.n, count = std::int64_t(rows.size());
+      for (std::int64_t i = std::max<std::int64_t>(mine.begin - first, 0); i < std::min(mine.end - first, count); ++i) {
         const std::int64_t from = (base + rows[std::size_t(i)]) * d;
         kernels.encode_row(cache->k_type(), state.k.data() + from, d, cache->key(h, i));
         kernels.encode_row(cache->v_type(), state.v.data() + from, d, cache->value(h, i));
       }
+      first += count;
     }
   });
   return cache;

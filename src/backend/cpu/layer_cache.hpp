@@ -7,6 +7,7 @@
 #include "backend/cpu/attention.hpp"
 #include "backend/cpu/handles.hpp"
 #include "runtime/parallel.hpp"
+#include "runtime/placement.hpp"
 #include "simd/kernels.hpp"
 
 namespace fastkv::cpu {
@@ -15,9 +16,10 @@ simd::RowType row_type(CacheType type);
 
 class CpuLayerCache final : public LayerCache {
  public:
-  /// Room for the rows of `keep` and `format.reserve` more per stored head of width d.
+  /// Room for the rows of `keep` and `format.reserve` more per stored head of width d; heads one after another over the
+  /// memory nodes, as decode's threads read them.
   CpuLayerCache(const simd::KernelTable& kernels, const CpuSelection& keep, const CacheFormat& format, int d,
-                HugePages huge_pages);
+                const Placement& placement, HugePages huge_pages);
 
   std::int64_t length(int head) const override { return heads_[std::size_t(head)].kept + appended_; }
   std::size_t bytes() const override;
@@ -50,6 +52,7 @@ class CpuLayerCache final : public LayerCache {
   simd::RowType k_type_, v_type_;
   std::size_t k_stride_, v_stride_;
   int d_;
+  Placement placement_;
   HugePages huge_pages_;
   std::vector<Head> heads_;
   std::int64_t appended_ = 0, reserve_ = 0;
@@ -59,6 +62,6 @@ class CpuLayerCache final : public LayerCache {
 /// Copies the rows of `keep` from a layer's K and V, rounded once.
 std::unique_ptr<CpuLayerCache> store(const simd::KernelTable& kernels, ThreadTeam& team, const AttentionShape& shape,
                                      const CpuLayerState& state, const CpuSelection& keep, const CacheFormat& format,
-                                     HugePages huge_pages);
+                                     const Placement& placement, HugePages huge_pages);
 
 }  // namespace fastkv::cpu

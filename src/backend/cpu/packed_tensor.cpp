@@ -153,26 +153,45 @@ Packing packing_of(DType type) {
   fail(ErrorCode::internal, "packing_of: type ", std::uint32_t(type));
 }
 
+std::int64_t PackedTensor::panels_of(const TensorView& source) { return ceil_div(source.rows, kLanes); }
+
 std::size_t PackedTensor::packed_bytes(const TensorView& source) {
-  return std::size_t(round_up(source.rows, kLanes) / kLanes) *
-         simd::panel_bytes(packing_of(source.type), round_up(source.cols, kGroup));
+  return std::size_t(panels_of(source)) * simd::panel_bytes(packing_of(source.type), round_up(source.cols, kGroup));
 }
 
-PackedTensor::PackedTensor(const TensorView& source, HugePages huge_pages)
+PackedTensor::PackedTensor(const TensorView& source, const Placement& placement, PanelList list, HugePages huge_pages)
     : packing_(packing_of(source.type)),
       rows_(source.rows),
       cols_(source.cols),
       k32_(round_up(source.cols, kGroup)),
-      panels_(round_up(source.rows, kLanes) / kLanes),
-      panel_bytes_(simd::panel_bytes(packing_, k32_)),
-      data_(packed_bytes(source), source.name.c_str(), huge_pages) {}
+      panels_(panels_of(source)),
+      panel_bytes_(simd::panel_bytes(packing_, k32_)) {
+  for (int copy = 0; copy < placement.copies(); ++copy)
+    copies_.emplace_back(packed_bytes(source), source.name.c_str(), huge_pages);
+  for (int node = 0; node < placement.nodes(); ++node) {
+    if (placement.copies() > 1) {
+      placement.bind(copies_[std::size_t(node)], 0, packed_bytes(source), node);
+      continue;
+    }
+    const Range part = placement.part(list.count, node);
+    const auto bytes_before = [&](std::int64_t panel) {
+      return std::size_t(std::clamp<std::int64_t>(panel - list.begin, 0, panels_)) * panel_bytes_;
+    };
+    placement.bind(copies_[0], bytes_before(part.begin), bytes_before(part.end), node);
+  }
+}
+
+void PackedTensor::copy_panels(int from, int to, std::int64_t begin, std::int64_t end) {
+  const std::size_t at = std::size_t(begin) * panel_bytes_;
+  std::memcpy(data(to) + at, data(from) + at, std::size_t(end - begin) * panel_bytes_);
+}
 
 void PackedTensor::pack_panels(const TensorView& source, std::int64_t begin, std::int64_t end) {
   const simd::PackingInfo& pack = simd::info(packing_);
   const std::size_t source_row = row_bytes(source.type, std::size_t(cols_));
   const auto* bytes = reinterpret_cast<const std::uint8_t*>(source.data);
   for (std::int64_t p = begin; p < end; ++p) {
-    std::uint8_t* out = data_.as<std::uint8_t>() + std::size_t(p) * panel_bytes_;  // zeroed by Buffer
+    std::uint8_t* out = data(own_copy()) + std::size_t(p) * panel_bytes_;  // zeroed by Buffer
     const int lanes = int(std::min<std::int64_t>(kLanes, rows_ - p * kLanes));
     if (is_float()) {
       const std::size_t size = fastkv::info(source.type).block_bytes;

@@ -4,8 +4,11 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <deque>
 
 #include "core/quant_blocks.hpp"
+#include "core/round.hpp"
+#include "runtime/shared_work.hpp"
 
 namespace fastkv::cpu {
 namespace {
@@ -14,20 +17,29 @@ constexpr std::int64_t kPanelsPerItem = 8;
 
 class Packer {
  public:
-  Packer(ThreadTeam& team, HugePages huge_pages, const std::function<void(const TensorView&)>& packed,
-         RunControl& control)
-      : team_(team), huge_pages_(huge_pages), packed_(packed), control_(control) {}
+  Packer(ThreadTeam& team, const Placement& placement, HugePages huge_pages,
+         const std::function<void(const TensorView&)>& packed, RunControl& control)
+      : team_(team), placement_(placement), huge_pages_(huge_pages), packed_(packed), control_(control) {}
 
-  PackedTensor matrix(const TensorView& source) {
-    PackedTensor packed(source, huge_pages_);
-    const std::int64_t items = (packed.panels() + kPanelsPerItem - 1) / kPanelsPerItem;
-    WorkQueue queue(items);
+  PackedTensor matrix(const TensorView& source) { return matrix(source, {0, PackedTensor::panels_of(source)}); }
+
+  PackedTensor matrix(const TensorView& source, PanelList list) {
+    PackedTensor packed(source, placement_, list, huge_pages_);
+    const std::int64_t items = ceil_div(packed.panels(), kPanelsPerItem);
+    SharedWork work(team_.size());
+    std::vector<int> packed_in(std::size_t(items), 0);  // the copy
+    std::deque<WorkQueue> missing;                      // of each copy
+    for (int copy = 0; copy < packed.copies(); ++copy) missing.emplace_back(items);
     team_.run([&](int thread) {
-      for (std::int64_t item; (item = queue.next()) >= 0 && !control_.stopping();) {
-        packed.pack_panels(source, item * kPanelsPerItem, std::min(packed.panels(), (item + 1) * kPanelsPerItem));
+      for (std::int64_t item; (item = work.next(thread, items)) >= 0 && !control_.stopping();) {
+        packed.pack_panels(source, item * kPanelsPerItem, end_of(packed, item));
+        packed_in[std::size_t(item)] = current_node();
         control_.add_work(double(source.bytes()) / double(items));
         if (thread == 0) control_.poll();
       }
+      if (packed.copies() == 1) return;
+      team_.barrier();
+      if (!control_.stopping()) mirror(packed, packed_in, missing);
     });
     control_.throw_if_stopped();
     if (packed_) packed_(source);
@@ -41,9 +53,25 @@ class Packer {
   }
 
   Linear linear(const TensorView& w, const TensorView& bias) { return {matrix(w), vector(bias)}; }
+  Linear linear(const TensorView& w, const TensorView& bias, PanelList list) { return {matrix(w, list), vector(bias)}; }
 
  private:
+  /// Copies on the other nodes, each written by the threads of its node.
+  void mirror(PackedTensor& packed, const std::vector<int>& packed_in, std::deque<WorkQueue>& missing) const {
+    for (int i = 0; i < packed.copies(); ++i) {
+      const int to = (current_node() + i) % packed.copies();  // then those of nodes without a thread
+      for (std::int64_t item; (item = missing[std::size_t(to)].next()) >= 0;) {
+        const int from = packed_in[std::size_t(item)];
+        if (from != to) packed.copy_panels(from, to, item * kPanelsPerItem, end_of(packed, item));
+      }
+    }
+  }
+  static std::int64_t end_of(const PackedTensor& packed, std::int64_t item) {
+    return std::min(packed.panels(), (item + 1) * kPanelsPerItem);
+  }
+
   ThreadTeam& team_;
+  const Placement& placement_;
   HugePages huge_pages_;
   const std::function<void(const TensorView&)>& packed_;
   RunControl& control_;
@@ -71,25 +99,28 @@ std::size_t Weights::largest_tensor(const ModelTensors& tensors) {
   return largest;
 }
 
-Weights pack_weights(const ModelTensors& t, ThreadTeam& team, HugePages huge_pages,
+Weights pack_weights(const ModelTensors& t, ThreadTeam& team, const Placement& placement, HugePages huge_pages,
                      const std::function<void(const TensorView&)>& packed, RunControl& control) {
-  Packer pack(team, huge_pages, packed, control);
+  Packer pack(team, placement, huge_pages, packed, control);
   Weights w;
   w.token_embd = pack.matrix(t.token_embd);
   if (!t.tied) w.output_own = pack.matrix(t.output);
   w.output_norm = pack.vector(t.output_norm);
   w.output_bias = pack.vector(t.output_bias);
-  for (const LayerTensors& l : t.layers)
-    w.layers.push_back({pack.vector(l.attn_norm), pack.vector(l.ffn_norm), pack.linear(l.q, l.q_bias),
-                        pack.linear(l.k, l.k_bias), pack.linear(l.v, l.v_bias), pack.linear(l.o, l.o_bias),
-                        pack.linear(l.gate, l.gate_bias), pack.linear(l.up, l.up_bias),
+  for (const LayerTensors& l : t.layers) {
+    const std::int64_t q = PackedTensor::panels_of(l.q), k = PackedTensor::panels_of(l.k),
+                       qkv = q + k + PackedTensor::panels_of(l.v);
+    w.layers.push_back({pack.vector(l.attn_norm), pack.vector(l.ffn_norm), pack.linear(l.q, l.q_bias, {0, qkv}),
+                        pack.linear(l.k, l.k_bias, {q, qkv}), pack.linear(l.v, l.v_bias, {q + k, qkv}),
+                        pack.linear(l.o, l.o_bias), pack.linear(l.gate, l.gate_bias), pack.linear(l.up, l.up_bias),
                         pack.linear(l.down, l.down_bias)});
+  }
   return w;
 }
 
 void Weights::lock() const {
   const auto keep = [](const PackedTensor& w) {
-    if (w) mlock(w.panel(0), w.bytes());
+    for (const Buffer& copy : w.memory()) mlock(copy.as<>(), copy.bytes());
   };
   keep(token_embd);
   keep(output_own);

@@ -41,8 +41,9 @@ struct Weights {
   static std::size_t largest_tensor(const ModelTensors& tensors);
 };
 
-/// Packs every tensor on all threads of `team`, then calls `packed` (may be empty) for it; work counts file bytes.
-Weights pack_weights(const ModelTensors& tensors, ThreadTeam& team, HugePages huge_pages,
+/// Packs every tensor on all threads of `team`, each node's part first by its own threads, then calls `packed` (may be
+/// empty) for it; work counts file bytes.
+Weights pack_weights(const ModelTensors& tensors, ThreadTeam& team, const Placement& placement, HugePages huge_pages,
                      const std::function<void(const TensorView&)>& packed, RunControl& control);
 
 /// The matrices of half a layer unpacked side by side in one buffer.
