@@ -57,7 +57,7 @@ class Nodes : public testing::TestWithParam<Compute> {};
 TEST_P(Nodes, SameBitsInEveryModeOnEveryMachine) {
   const BackendRun expected = run(machine(1), NumaMode::off, 1, 1, GetParam());
   for (const NumaMode mode : {NumaMode::distribute, NumaMode::mirror, NumaMode::interleave, NumaMode::isolate}) {
-    for (const auto& [nodes, threads] : {std::pair{2, 2}, {2, 3}, {4, 4}, {8, 9}}) {
+    for (const auto& [nodes, threads] : {std::pair{2, 3}, {4, 4}, {8, 8}}) {
       SCOPED_TRACE(std::string(name(mode)) + ", " + std::to_string(nodes) + " nodes, " + std::to_string(threads) +
                    " threads");
       expect_equal(run(machine(nodes), mode, threads, threads, GetParam()), expected);

@@ -6,6 +6,7 @@
 #include "common/format.hpp"
 #include "common/options.hpp"
 #include "common/output.hpp"
+#include "common/summary.hpp"
 #include "common/table.hpp"
 
 namespace fastkv::tools {
@@ -73,6 +74,16 @@ TEST(Table, Columns) {
   table.row({"full", "12.50 s"});
   table.row({"fastkv", "3.20 s"});
   EXPECT_EQ(table.text(), "method     TTFT\n------  -------\nfull    12.50 s\nfastkv   3.20 s\n");
+}
+
+TEST(Nodes, OneLineEach) {
+  RunPlan plan;
+  EXPECT_TRUE(describe_nodes(plan).empty());
+  plan.nodes = {{0, "0-3", 4, 4, 0, 4, 512 << 20, 64 << 20, 3 << 20}, {2, "8", 1, 2, 0, 0, 1 << 20, 0, 0}};
+  EXPECT_EQ(describe_nodes(plan),
+            (std::vector<std::string>{
+                "node 0: 4 threads on CPUs 0-3, 512.0 MiB weights, 64.0 MiB cache (heads 0-3), 3.0 MiB working memory",
+                "node 2: 1 thread (prompt 2) on CPUs 8, 1.0 MiB weights, 0 B cache (no heads), 0 B working memory"}));
 }
 
 TEST(CpuLists, MasksAndRanges) {

@@ -78,13 +78,13 @@ std::vector<std::string> describe_plan(const EngineInfo& info, const RunPlan& pl
 std::vector<std::string> describe_nodes(const RunPlan& plan) {
   std::vector<std::string> lines;
   for (const NodePlan& node : plan.nodes) {
-    std::string threads = format("%d threads", node.threads);
+    std::string threads = format("%d thread%s", node.threads, node.threads == 1 ? "" : "s");
     if (node.threads_batch != node.threads) threads += format(" (prompt %d)", node.threads_batch);
-    std::string heads = "no heads";
-    if (node.head_end > node.head_begin) heads = format("heads %d-%d", node.head_begin, node.head_end - 1);
-    lines.push_back(format("node %d: ", node.node) + threads + " on CPUs " + node.cpus + ", " +
-                    format_bytes(node.weights) + " weights, " + format_bytes(node.cache) + " cache (" + heads + "), " +
-                    format_bytes(node.work) + " working memory");
+    const std::string heads =
+        node.head_end > node.head_begin ? format("heads %d-%d", node.head_begin, node.head_end - 1) : "no heads";
+    lines.push_back(format("node %d: %s on CPUs %s, %s weights, %s cache (%s), %s working memory", node.node,
+                           threads.c_str(), node.cpus.c_str(), format_bytes(node.weights).c_str(),
+                           format_bytes(node.cache).c_str(), heads.c_str(), format_bytes(node.work).c_str()));
   }
   return lines;
 }
