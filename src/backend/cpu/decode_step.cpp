@@ -79,7 +79,7 @@ void CpuBackend::decode_step(std::span<const SequenceStep> sequences, float* out
     return cache_of(row, layer).length(stored) - row.ahead;
   };
 
-  SharedWork attention_work(team_->size());
+  SharedWork attention_work(*team_);
   const auto attend = [&](int layer, int thread) {
     // rotate q and k; append k and v, rounded, to every stored head of the key/value head
     const Range mine = split(m * shape_.heads_kv, team_->size(), thread);
