@@ -241,7 +241,7 @@ void CpuBackend::logits(const Hidden& hidden, std::int64_t rows, float* out, Run
   const std::int64_t first = x.n() - rows, width = config_.n_embd;
   for (std::int64_t begin = 0; begin < rows; begin += kRows) {
     const std::int64_t m = std::min(kRows, rows - begin);
-    NarrowLayer narrow(arithmetic_, config_, *team_batch_, NarrowUse::prefill, m);
+    NarrowLayer narrow(arithmetic_, config_, *team_batch_, *clocks_batch_, NarrowUse::prefill, m);
     std::memcpy(narrow.x(), x.x.data() + (first + begin) * width, std::size_t(m * width) * sizeof(float));
     team_batch_->run([&](int thread) { narrow.output_head(thread, weights_, out + begin * config_.n_vocab); });
     control.poll();

@@ -54,7 +54,7 @@ void CpuBackend::decode_step(std::span<const SequenceStep> sequences, float* out
   const int heads = shape_.heads, group = shape_.group();
   const simd::KernelTable& kt = *arithmetic_.kernels;
   if (!narrow_ || narrow_->rows() != m)
-    narrow_ = std::make_unique<NarrowLayer>(decode_arithmetic_, config_, *team_, NarrowUse::decode, m);
+    narrow_ = std::make_unique<NarrowLayer>(decode_arithmetic_, config_, *team_, *clocks_, NarrowUse::decode, m);
   NarrowLayer& narrow = *narrow_;
   std::vector<float> cos_sin(std::size_t(m * d));
   rope_table(positions, cos_sin.data());
@@ -79,8 +79,14 @@ void CpuBackend::decode_step(std::span<const SequenceStep> sequences, float* out
     return cache_of(row, layer).length(stored) - row.ahead;
   };
 
-  SharedWork attention_work(*team_);
+  SharedWork attention_work(team_->size());
   const auto attend = [&](int layer, int thread) {
+    StageWatch& watch = (*clocks_)[thread];
+    const auto meet = [&](Stage stage) {
+      watch.lap(stage);
+      team_->barrier();
+      watch.start();
+    };
     // rotate q and k; append k and v, rounded, to every stored head of the key/value head
     const Range mine = split(m * shape_.heads_kv, team_->size(), thread);
     for (std::int64_t item = mine.begin; item < mine.end; ++item) {
@@ -96,7 +102,7 @@ void CpuBackend::decode_step(std::span<const SequenceStep> sequences, float* out
         kt.encode_row(cache.v_type(), narrow.v() + row * kv_dim + kv * d, shape_.d, cache.value(h, at));
       }
     }
-    team_->barrier();
+    meet(Stage::rest);
     int most = 0;  // stored heads of a sequence
     for (const Row& row : rows) most = std::max(most, cache_of(row, layer).heads());
     for (std::int64_t item; (item = attention_work.next(thread, m * most * chunks)) >= 0;) {
@@ -133,7 +139,7 @@ void CpuBackend::decode_step(std::span<const SequenceStep> sequences, float* out
           fetch(cache.key(next, from), cache.k_stride(), count, simd::kKeyStreams, part);
       }
     }
-    team_->barrier();
+    meet(Stage::attention);
     attention_work.reset(thread);
     // o = Σ_c exp(m_c − m)·o_c / Σ_c exp(m_c − m)·l_c, chunks in order
     const Range combine = split(m * heads, team_->size(), thread);
@@ -155,7 +161,7 @@ void CpuBackend::decode_step(std::span<const SequenceStep> sequences, float* out
       }
       kt.scale(o, 1.0f / total, d);
     }
-    team_->barrier();
+    meet(Stage::attention);
   };
 
   std::vector<float> all_logits;  // of every row, when some are not the last of their sequence

@@ -27,18 +27,19 @@ std::size_t NarrowLayer::bytes(const Arithmetic& arithmetic, const ModelConfig& 
          std::size_t(threads) * (RowTile::bytes(arithmetic, rows, widest(c)) + panel_floats(c) * sizeof(float));
 }
 
-NarrowLayer::NarrowLayer(const Arithmetic& arithmetic, const ModelConfig& c, ThreadTeam& team, NarrowUse use,
-                         std::int64_t rows)
+NarrowLayer::NarrowLayer(const Arithmetic& arithmetic, const ModelConfig& c, ThreadTeam& team, StageClocks& clocks,
+                         NarrowUse use, std::int64_t rows)
     : arithmetic_(arithmetic),
       config_(c),
       team_(team),
+      clocks_(clocks),
       use_(use),
       rows_(rows),
-      qkv_work_(team),
-      output_work_(team),
-      gate_up_work_(team),
-      down_work_(team),
-      head_work_(team) {
+      qkv_work_(team.size()),
+      output_work_(team.size()),
+      gate_up_work_(team.size()),
+      down_work_(team.size()),
+      head_work_(team.size()) {
   const std::size_t m = std::size_t(rows);
   x_ = Array<float>(m * std::size_t(c.n_embd), "decode rows");
   q_ = Array<float>(m * std::size_t(c.q_dim()), "decode rows");
@@ -46,12 +47,10 @@ NarrowLayer::NarrowLayer(const Arithmetic& arithmetic, const ModelConfig& c, Thr
   v_ = Array<float>(m * std::size_t(c.kv_dim()), "decode rows");
   attention_ = Array<float>(m * std::size_t(c.q_dim()), "decode rows");
   act_ = Array<float>(m * std::size_t(c.n_ff), "decode rows");
-  own_.resize(std::size_t(team.size()));
-  team.run([&](int thread) {  // each thread touches its own first
-    own_[std::size_t(thread)] = std::make_unique<Own>(
+  for (int t = 0; t < team.size(); ++t)
+    own_.push_back(std::make_unique<Own>(
         Own{RowTile(arithmetic, rows, widest(c)), Array<float>(m * std::size_t(c.n_embd), "decode rows"),
-            Array<float>(2 * kMaxPanels * m * kLanes, "decode rows"), Array<float>(panel_floats(c), "weight panel")});
-  });
+            Array<float>(2 * kMaxPanels * m * kLanes, "decode rows"), Array<float>(panel_floats(c), "weight panel")}));
 }
 
 NarrowLayer::Strides NarrowLayer::multiply_panels(int thread, const PackedTensor& w, std::int64_t p, std::int64_t count,
@@ -76,7 +75,9 @@ std::int64_t NarrowLayer::panels_per_item(std::int64_t panels, std::size_t bytes
 template <class Body>
 void NarrowLayer::share(SharedWork& work, int thread, std::int64_t count, const Body& body) {
   for (std::int64_t item; (item = work.next(thread, count)) >= 0;) body(item);
+  clocks_[thread].lap(Stage::gemm);
   team_.barrier();
+  clocks_[thread].start();
   work.reset(thread);
 }
 
@@ -86,6 +87,7 @@ void NarrowLayer::normalise(int thread, const std::vector<float>& weight) {
   for (std::int64_t i = 0; i < rows_; ++i)
     arithmetic_.kernels->rms_norm(x_.data() + i * d, weight.data(), d, config_.rms_eps, own.normed.data() + i * d);
   own.tile.prepare(own.normed.data(), d, rows_, d);
+  clocks_[thread].lap(Stage::rest);
 }
 
 void NarrowLayer::multiply(SharedWork& work, int thread, const Job* jobs, int count) {
@@ -116,6 +118,7 @@ void NarrowLayer::multiply(SharedWork& work, int thread, const Job* jobs, int co
 }
 
 void NarrowLayer::project(int thread, const LayerWeights& layer, bool with_kv) {
+  clocks_[thread].start();
   normalise(thread, layer.attn_norm);
   const Job jobs[] = {{&layer.q, q(), config_.q_dim(), false},
                       {&layer.k, k(), config_.kv_dim(), false},
@@ -124,8 +127,10 @@ void NarrowLayer::project(int thread, const LayerWeights& layer, bool with_kv) {
 }
 
 void NarrowLayer::output_and_mlp(int thread, const LayerWeights& layer) {
+  clocks_[thread].start();
   RowTile& tile = own_[std::size_t(thread)]->tile;
   tile.prepare(attention(), config_.q_dim(), rows_, config_.q_dim());
+  clocks_[thread].lap(Stage::rest);
   const Job output{&layer.o, x(), config_.n_embd, true};
   multiply(output_work_, thread, &output, 1);
 
@@ -150,11 +155,13 @@ void NarrowLayer::output_and_mlp(int thread, const LayerWeights& layer) {
   });
 
   tile.prepare(act_.data(), f, rows_, f);
+  clocks_[thread].lap(Stage::rest);
   const Job down{&layer.down, x(), config_.n_embd, true};
   multiply(down_work_, thread, &down, 1);
 }
 
 void NarrowLayer::output_head(int thread, const Weights& weights, float* out) {
+  clocks_[thread].start();
   normalise(thread, weights.output_norm);
   const PackedTensor& w = weights.output();
   float* y = own_[std::size_t(thread)]->y.data();

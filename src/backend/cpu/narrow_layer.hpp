@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "backend/cpu/weights.hpp"
+#include "core/stage_clock.hpp"
 #include "runtime/parallel.hpp"
 #include "runtime/shared_work.hpp"
 
@@ -16,11 +17,11 @@ namespace fastkv::cpu {
 enum class NarrowUse { prefill, decode };
 
 /// Buffers of M rows, shared by a team. The methods are called by every thread inside ThreadTeam::run and end with a
-/// barrier, after which their results may be read by all.
+/// barrier, after which their results may be read by all. They start the thread's watch, which runs on when they return.
 class NarrowLayer {
  public:
-  NarrowLayer(const Arithmetic& arithmetic, const ModelConfig& config, ThreadTeam& team, NarrowUse use,
-              std::int64_t rows);
+  NarrowLayer(const Arithmetic& arithmetic, const ModelConfig& config, ThreadTeam& team, StageClocks& clocks,
+              NarrowUse use, std::int64_t rows);
   static std::size_t bytes(const Arithmetic& arithmetic, const ModelConfig& config, int threads, std::int64_t rows);
 
   std::int64_t rows() const { return rows_; }
@@ -59,6 +60,7 @@ class NarrowLayer {
   const Arithmetic& arithmetic_;
   const ModelConfig& config_;
   ThreadTeam& team_;
+  StageClocks& clocks_;
   NarrowUse use_;
   std::int64_t rows_;
   Array<float> x_, q_, k_, v_, attention_, act_;

@@ -129,7 +129,7 @@ void CpuBackend::score_queries(const LayerWeights& weights, const CpuHidden& x, 
   constexpr std::int64_t kChunk = 64;  // rows that share one read of Wq
   for (std::int64_t begin = 0; begin < rows; begin += kChunk) {
     const std::int64_t m = std::min(kChunk, rows - begin);
-    NarrowLayer narrow(arithmetic_, config_, *team_batch_, NarrowUse::prefill, m);
+    NarrowLayer narrow(arithmetic_, config_, *team_batch_, *clocks_batch_, NarrowUse::prefill, m);
     std::memcpy(narrow.x(), x.x.data() + (first + begin) * width, std::size_t(m * width) * sizeof(float));
     team_batch_->run([&](int thread) { narrow.project(thread, weights, false); });
     for (std::int64_t i = 0; i < m; ++i)
@@ -160,19 +160,21 @@ void CpuBackend::finish_narrow(const LayerWeights& weights, CpuHidden& x, const 
   gather(x, selection);
   const std::int64_t m = std::int64_t(rows.size()), width = config_.n_embd, q_dim = config_.q_dim();
   make_tiles(tile_rows(state.n));
-  NarrowLayer narrow(arithmetic_, config_, *team_batch_, NarrowUse::prefill, m);
+  NarrowLayer narrow(arithmetic_, config_, *team_batch_, *clocks_batch_, NarrowUse::prefill, m);
   std::memcpy(narrow.x(), x.x.data(), std::size_t(m * width) * sizeof(float));
   std::vector<std::int32_t> limits;
   for (std::int32_t row : rows) limits.push_back(row + 1);
   WorkQueue heads(shape_.heads_kv);
   team_batch_->run([&](int thread) {
     narrow.project(thread, weights, false);
+    StageWatch& watch = (*clocks_batch_)[thread];
     for (std::int64_t h; (h = heads.next()) >= 0 && !control.stopping();) {
       for (std::int64_t i = 0; i < m; ++i)
         arithmetic_.kernels->rope(narrow.q() + i * q_dim + h * shape_.group() * shape_.d,
                                   x.cos_sin.data() + i * shape_.d, shape_.group(), shape_.d);
       tiles_[std::size_t(thread)]->attention.run(state, int(h), narrow.q(), limits.data(), m, narrow.attention());
     }
+    watch.lap(Stage::attention);
     team_batch_->barrier();
     narrow.output_and_mlp(thread, weights);
   });
