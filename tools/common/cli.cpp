@@ -106,6 +106,7 @@ struct CommandLine::Impl {
   std::vector<Declared> options;
   std::map<std::string, Spelling> spellings;
   std::vector<Positional> positionals;
+  std::optional<std::pair<Positional, std::vector<std::string>*>> rest;  // any number of them
   std::set<std::string> given;
   bool help = false, version = false;
 
@@ -199,6 +200,10 @@ void CommandLine::positional(const std::string& name, const std::string& help, s
   impl_->positionals.push_back({name, help, &target, required});
 }
 
+void CommandLine::positionals(const std::string& name, const std::string& help, std::vector<std::string>& targets) {
+  impl_->rest.emplace(Positional{name, help, nullptr, false}, &targets);
+}
+
 bool CommandLine::given(const std::string& name) const { return impl_->given.count(name) > 0; }
 
 std::vector<std::string> CommandLine::normalise(const std::vector<std::string>& arguments) const {
@@ -208,7 +213,7 @@ std::vector<std::string> CommandLine::normalise(const std::vector<std::string>& 
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     const std::string& argument = arguments[i];
     if (only_positionals || argument.size() < 2 || argument[0] != '-') {
-      if (n_positionals++ >= impl_->positionals.size()) throw UsageError("unexpected argument \"" + argument + "\"");
+      if (n_positionals++ >= impl_->positionals.size() && !impl_->rest) throw UsageError("unexpected argument \"" + argument + "\"");
       out.push_back(argument);
       continue;
     }
@@ -285,6 +290,7 @@ std::optional<int> CommandLine::parse(int argc, const char* const* argv) {
   for (Positional& positional : impl_->positionals) {
     app.add_option(positional.name, *positional.target)->required(positional.required);
   }
+  if (impl_->rest) app.add_option(impl_->rest->first.name, *impl_->rest->second);
   try {
     std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
     app.parse(arguments);
@@ -319,8 +325,9 @@ std::string CommandLine::help() const {
     }
     text.back() = '\n';
   };
-  if (!impl_->positionals.empty()) text += "\nArguments:\n";
+  if (!impl_->positionals.empty() || impl_->rest) text += "\nArguments:\n";
   for (const Positional& positional : impl_->positionals) entry(positional.name, positional.help);
+  if (impl_->rest) entry(impl_->rest->first.name, impl_->rest->first.help);
   std::vector<std::string> groups;
   for (const Declared& option : impl_->options) {
     if (!option.hidden && std::find(groups.begin(), groups.end(), option.group) == groups.end()) {

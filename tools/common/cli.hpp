@@ -60,6 +60,8 @@ class CommandLine {
   void refuse(const std::string& names, bool takes_value, std::function<std::string(const std::string&)> message);
   /// A positional argument, in order of declaration. Missing and required: UsageError.
   void positional(const std::string& name, const std::string& help, std::string& target, bool required = true);
+  /// Any number of positional arguments, after the others.
+  void positionals(const std::string& name, const std::string& help, std::vector<std::string>& targets);
 
   /// A text, integer or floating-point option; T may be std::optional of these.
   template <class T>

@@ -52,6 +52,10 @@ std::vector<int> parse_cpu_range(const std::string& text) {
 
 void declare_model_options(CommandLine& command, EngineOptions& options) {
   command.option("-m,--model", "FILE", options.model, "the model, a GGUF file");
+  declare_load_options(command, options);
+}
+
+void declare_load_options(CommandLine& command, EngineOptions& options) {
   command.choice<LoadMode, LoadMode>(
       "-lm,--load-mode", options.load_mode,
       {{"mmap", LoadMode::mmap}, {"none", LoadMode::none}, {"mlock", LoadMode::mlock}},
@@ -62,10 +66,20 @@ void declare_model_options(CommandLine& command, EngineOptions& options) {
   command.flag("~--mlock", "", [&options](bool on) { options.load_mode = on ? LoadMode::mlock : LoadMode::mmap; });
 }
 
-void declare_machine_options(CommandLine& command, EngineOptions& options) {
+void declare_thread_options(CommandLine& command, EngineOptions& options) {
   declare_threads(command, "-t,--threads", options.threads,
                   "threads for generation; default: the physical cores this process may use, within its CPU quota");
   declare_threads(command, "-tb,--threads-batch", options.threads_batch, "threads for the prompt; default: as -t");
+}
+
+void declare_compute_option(CommandLine& command, EngineOptions& options) {
+  command.choice<Compute, Compute>(
+      "--compute", options.compute,
+      {{"auto", Compute::automatic}, {"f32", Compute::f32}, {"bf16", Compute::bf16}, {"int8", Compute::int8}},
+      "arithmetic of linear layers and attention (default auto)");
+}
+
+void declare_placement_options(CommandLine& command, EngineOptions& options) {
   command.add_repeated("-C,--cpu-mask", "MASK", "use only these CPUs, a hexadecimal mask",
                        [&options](const std::string& text) { add_cpus(options.cpus, parse_cpu_mask(text)); });
   command.add_repeated("-Cr,--cpu-range", "LO-HI", "use only these CPUs; adds to -C",
@@ -83,10 +97,6 @@ void declare_machine_options(CommandLine& command, EngineOptions& options) {
       "--hugepages", options.huge_pages,
       {{"auto", HugePages::automatic}, {"off", HugePages::off}, {"thp", HugePages::thp}},
       "transparent huge pages for weights and cache: where the kernel has them (default), never, or an error without");
-  command.choice<Compute, Compute>(
-      "--compute", options.compute,
-      {{"auto", Compute::automatic}, {"f32", Compute::f32}, {"bf16", Compute::bf16}, {"int8", Compute::int8}},
-      "arithmetic of linear layers and attention (default auto)");
   command.choice<Gemm, Gemm>("--gemm", options.gemm, {{"native", Gemm::native}, {"openblas", Gemm::openblas}},
                              "matrix multiplication of the prompt (default: openblas for f32, else native)");
   command.choice<PrefillPanels, PrefillPanels>(

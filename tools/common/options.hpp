@@ -10,11 +10,17 @@
 
 namespace fastkv::tools {
 
-/// -m, --load-mode, and the older spellings --mlock, --no-mmap.
+/// -m, and those of declare_load_options().
 void declare_model_options(CommandLine& command, EngineOptions& options);
+/// --load-mode, and the older spellings --mlock, --no-mmap.
+void declare_load_options(CommandLine& command, EngineOptions& options);
 
-/// Threads, CPUs, NUMA, arithmetic, ISA, device.
-void declare_machine_options(CommandLine& command, EngineOptions& options);
+/// -t, -tb.
+void declare_thread_options(CommandLine& command, EngineOptions& options);
+/// --compute.
+void declare_compute_option(CommandLine& command, EngineOptions& options);
+/// CPUs, NUMA, huge pages, GEMM, tiles, ISA, device.
+void declare_placement_options(CommandLine& command, EngineOptions& options);
 
 /// -c, -ctk, -ctv, -fa, --force.
 void declare_memory_options(CommandLine& command, RunOptions& options);

@@ -28,7 +28,9 @@ std::vector<MethodName> parse_compare(const std::string& text) {
 void Arguments::declare(CommandLine& command) {
   command.group("Model and machine");
   declare_model_options(command, engine);
-  declare_machine_options(command, engine);
+  declare_thread_options(command, engine);
+  declare_compute_option(command, engine);
+  declare_placement_options(command, engine);
   declare_memory_options(command, run);
   command.flag("--dry-run", dry_run, "print the memory plan and the placement, load nothing");
 

@@ -1,0 +1,115 @@
+// Measuring the limits.
+#include "bench/roofline/limits.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <fstream>
+
+#include "fastkv/error.hpp"
+#include "runtime/memory.hpp"
+#include "runtime/parallel.hpp"
+#include "runtime/topology.hpp"
+#include "simd/kernels.hpp"
+
+namespace fastkv::bench {
+
+namespace {
+
+constexpr int kBursts = 6;
+constexpr double kBurstSeconds = 0.004;  // long enough to reach the clock of wide instructions, short enough to fit
+                                         // between interruptions
+constexpr int kPasses = 3;
+constexpr std::size_t kLeast = std::size_t{1} << 20, kMost = std::size_t{1} << 30, kStep = 1024;
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+}  // namespace
+
+Limits::Limits(const EngineOptions& options) : options_(options) {
+  char message[256];
+  if (!simd::choose_isa(options.isa.empty() ? nullptr : options.isa.c_str(), isa_, message)) {
+    throw Error(ErrorCode::invalid_option, message);
+  }
+}
+
+Limits::~Limits() = default;
+
+ThreadTeam& Limits::team(int threads) {
+  std::unique_ptr<ThreadTeam>& team = teams_[threads];
+  if (!team) {
+    team = std::make_unique<ThreadTeam>(plan_threads(Topology::detect(), threads, options_.numa, options_.cpus, kMost));
+  }
+  return *team;
+}
+
+double seconds_on(ThreadTeam& team, const std::function<void(int thread)>& body) {
+  double start = 0, end = 0;
+  team.run([&](int thread) {
+    team.barrier();
+    if (thread == 0) start = now();
+    body(thread);
+    team.barrier();
+    if (thread == 0) end = now();
+  });
+  return end - start;
+}
+
+double Limits::operations(const simd::PeakLoop& loop, int threads) {
+  ThreadTeam& workers = team(threads);
+  std::int64_t rounds = 1000;
+  double best = 0;
+  for (int burst = 0; burst < kBursts;) {
+    const double seconds = seconds_on(workers, [&](int) { loop.run(rounds); });
+    if (seconds < kBurstSeconds / 2) {  // the clock is still rising, or the first guess was short
+      rounds *= 2;
+      continue;
+    }
+    best = std::max(best, loop.operations * static_cast<double>(rounds) * workers.size() / seconds);
+    ++burst;
+  }
+  return best;
+}
+
+double Limits::operations(const std::string& compute, int threads) {
+  const simd::Peaks& peaks = simd::peaks(isa_);
+  return operations(compute == "int8" ? peaks.i8 : compute == "bf16" ? peaks.bf16 : peaks.f32, threads);
+}
+
+double Limits::read_bandwidth(std::size_t bytes, int threads) {
+  ThreadTeam& workers = team(threads);
+  const std::size_t parts = static_cast<std::size_t>(workers.size());
+  const std::size_t most = std::clamp(available_memory_bytes() / 2, kLeast, kMost);  // beside a model that fills memory
+  const std::size_t part = std::clamp(bytes, kLeast, most) / parts / kStep * kStep;
+  const Buffer buffer(part * parts, "bandwidth buffer", options_.huge_pages);
+  std::uint8_t* data = buffer.as<std::uint8_t>();
+  const auto mine = [&](int thread) { return data + part * static_cast<std::size_t>(thread); };
+  workers.run([&](int thread) { std::memset(mine(thread), thread + 1, part); });
+  // small buffers are read several times in a pass, so that a pass takes measurable time
+  const std::size_t repeats = std::max<std::size_t>(1, (std::size_t{64} << 20) / (part * parts));
+  std::vector<std::uint64_t> sums(parts * 8);
+  double best = 0;
+  for (int pass = 0; pass < kPasses * static_cast<int>(std::size(simd::kReadStreams)); ++pass) {
+    const int streams = simd::kReadStreams[static_cast<std::size_t>(pass) % std::size(simd::kReadStreams)];
+    const double seconds = seconds_on(workers, [&](int thread) {
+      std::uint64_t sum = 0;
+      for (std::size_t i = 0; i < repeats; ++i) sum += simd::read_streams(mine(thread), part, streams);
+      sums[static_cast<std::size_t>(thread) * 8] = sum;
+    });
+    best = std::max(best, static_cast<double>(part * parts * repeats) / seconds);
+  }
+  return best;
+}
+
+std::string cpu_name() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    const std::size_t colon = line.find(": ");
+    if (line.rfind("model name", 0) == 0 && colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "unknown";
+}
+
+void reset_peak_memory() { std::ofstream("/proc/self/clear_refs") << "5"; }
+
+}  // namespace fastkv::bench

@@ -1,0 +1,52 @@
+// What this machine can do at most, measured now: arithmetic on registers and reading memory, on the threads of a run.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "fastkv/options.hpp"
+#include "simd/peaks.hpp"
+
+namespace fastkv {
+class ThreadTeam;
+}
+
+namespace fastkv::bench {
+
+class Limits {
+ public:
+  /// Threads are placed as an engine with these options places its own. Throws Error invalid_option (ISA, CPUs).
+  explicit Limits(const EngineOptions& options);
+  ~Limits();
+
+  simd::Isa isa() const { return isa_; }
+  /// As many threads as the engine takes for `threads` (0: chosen).
+  ThreadTeam& team(int threads);
+
+  /// Operations a second of all threads together, the best of several bursts of a few milliseconds.
+  double operations(const simd::PeakLoop& loop, int threads);
+  /// The same for the arithmetic called "f32", "bf16" or "int8".
+  double operations(const std::string& compute, int threads);
+  /// Bytes a second that all threads together read from a buffer of `bytes` (at least 1 MiB, at most 1 GiB: caches
+  /// count as they do for a model of that size), on huge pages, the best of several passes.
+  double read_bandwidth(std::size_t bytes, int threads);
+
+ private:
+  EngineOptions options_;
+  simd::Isa isa_;
+  std::map<int, std::unique_ptr<ThreadTeam>> teams_;
+};
+
+/// Seconds that `body(thread)` takes on all threads of the team, from the moment the last one is ready.
+double seconds_on(ThreadTeam& team, const std::function<void(int thread)>& body);
+
+/// "Intel(R) Xeon(R) …"
+std::string cpu_name();
+
+/// Makes the process's peak memory count from now on; without effect where the kernel does not allow it.
+void reset_peak_memory();
+
+}  // namespace fastkv::bench
