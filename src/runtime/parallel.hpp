@@ -28,6 +28,8 @@ class ThreadTeam {
   ThreadTeam& operator=(const ThreadTeam&) = delete;
 
   int size() const { return int(plan_.cpus.size()); }
+  /// [threads] the memory node of each, ascending; empty: all one.
+  const std::vector<int>& nodes() const { return plan_.node; }
 
   /// Runs body(thread) once on every thread, 0 ≤ thread < size(), inside one OpenMP parallel region, and returns when
   /// all are done. The first exception thrown by a body is rethrown here; a body that throws must not leave the others

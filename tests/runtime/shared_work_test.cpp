@@ -33,6 +33,18 @@ TEST(SharedWork, TheOthersTakeWhatAnAbsentThreadLeaves) {
   EXPECT_EQ(first, split(10, 3, 2).begin);
 }
 
+TEST(SharedWork, TheOwnNodesRunsBeforeOthers) {
+  ThreadPlan plan;
+  plan.cpus.resize(4);
+  plan.node = {0, 0, 1, 1};
+  const ThreadTeam team(plan);
+  SharedWork work(team);
+  std::vector<std::int64_t> taken;
+  for (std::int64_t item; (item = work.next(1, 16)) >= 0;) taken.push_back(item);
+  // its own run forwards, its neighbour's from the end, then the other node's
+  EXPECT_EQ(taken, (std::vector<std::int64_t>{4, 5, 6, 7, 3, 2, 1, 0, 11, 10, 9, 8, 15, 14, 13, 12}));
+}
+
 TEST(SharedWork, FewerItemsThanThreadsAndNone) {
   SharedWork work(5);
   EXPECT_EQ(work.next(0, 0), -1);

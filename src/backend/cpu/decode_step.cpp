@@ -79,7 +79,7 @@ void CpuBackend::decode_step(std::span<const SequenceStep> sequences, float* out
     return cache_of(row, layer).length(stored) - row.ahead;
   };
 
-  SharedWork attention_work(team_->size());
+  SharedWork attention_work(*team_);
   const auto attend = [&](int layer, int thread) {
     StageWatch& watch = (*clocks_)[thread];
     const auto meet = [&](Stage stage) {

@@ -35,11 +35,11 @@ NarrowLayer::NarrowLayer(const Arithmetic& arithmetic, const ModelConfig& c, Thr
       clocks_(clocks),
       use_(use),
       rows_(rows),
-      qkv_work_(team.size()),
-      output_work_(team.size()),
-      gate_up_work_(team.size()),
-      down_work_(team.size()),
-      head_work_(team.size()) {
+      qkv_work_(team),
+      output_work_(team),
+      gate_up_work_(team),
+      down_work_(team),
+      head_work_(team) {
   const std::size_t m = std::size_t(rows);
   x_ = Array<float>(m * std::size_t(c.n_embd), "decode rows");
   q_ = Array<float>(m * std::size_t(c.q_dim()), "decode rows");
@@ -47,10 +47,12 @@ NarrowLayer::NarrowLayer(const Arithmetic& arithmetic, const ModelConfig& c, Thr
   v_ = Array<float>(m * std::size_t(c.kv_dim()), "decode rows");
   attention_ = Array<float>(m * std::size_t(c.q_dim()), "decode rows");
   act_ = Array<float>(m * std::size_t(c.n_ff), "decode rows");
-  for (int t = 0; t < team.size(); ++t)
-    own_.push_back(std::make_unique<Own>(
+  own_.resize(std::size_t(team.size()));
+  team.run([&](int thread) {  // each thread touches its own first
+    own_[std::size_t(thread)] = std::make_unique<Own>(
         Own{RowTile(arithmetic, rows, widest(c)), Array<float>(m * std::size_t(c.n_embd), "decode rows"),
-            Array<float>(2 * kMaxPanels * m * kLanes, "decode rows"), Array<float>(panel_floats(c), "weight panel")}));
+            Array<float>(2 * kMaxPanels * m * kLanes, "decode rows"), Array<float>(panel_floats(c), "weight panel")});
+  });
 }
 
 NarrowLayer::Strides NarrowLayer::multiply_panels(int thread, const PackedTensor& w, std::int64_t p, std::int64_t count,

@@ -26,7 +26,7 @@ class Packer {
   PackedTensor matrix(const TensorView& source, PanelList list) {
     PackedTensor packed(source, placement_, list, huge_pages_);
     const std::int64_t items = ceil_div(packed.panels(), kPanelsPerItem);
-    SharedWork work(team_.size());
+    SharedWork work(team_);
     std::vector<int> packed_in(std::size_t(items), 0);  // the copy
     std::deque<WorkQueue> missing;                      // of each copy
     for (int copy = 0; copy < packed.copies(); ++copy) missing.emplace_back(items);
