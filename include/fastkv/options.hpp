@@ -36,7 +36,7 @@ struct EngineOptions {
   LoadMode load_mode = LoadMode::mmap;
   std::string isa;                  ///< empty: FASTKV_ISA or the best
   std::string device = "cpu";
-  int tile_rows = 0;                ///< token rows a thread takes through a layer at once; 0: chosen from the prompt's length
+  int tile_rows = 0;                ///< token rows that go through a layer together; 0: chosen from the prompt's length
 };
 
 enum class MethodName { full, fastkv };

@@ -8,9 +8,12 @@ namespace {
 
 inline constexpr std::int64_t kTileRows = 16;
 inline constexpr std::int64_t kTileInputs = 32;  ///< bfloat16 values in a row of 64 bytes
-/// Inputs that all rows pass before the next ones. Two panels of them take a third of a 48 KiB L1 while rows stream
-/// from L2, whose 64 bytes a cycle are what four tile loads in 64 cycles need: 2.2 of 3.06 TFLOP/s, and 1.8 with 1024.
-inline constexpr std::int64_t kAmxInputs = 256;
+/// Inputs of 32 rows that stay in L1 (32 KiB) while all panels pass them. The panels come from L2 by loads that L1
+/// gives up first: with 1,024 inputs from L2 2.5 of 3.06 TFLOP/s, 2.1 with loads that displace the rows, 1.8 without
+/// blocking.
+inline constexpr std::int64_t kAmxInputs = 512;
+/// Panels that all rows pass before the next ones: half of a 2 MiB L2.
+inline constexpr std::int64_t kAmxResidentBytes = 1 << 20;
 
 /// The argument of ldtilecfg. Tiles 0 .. 3 are sums (0, 1: first 16 rows; 2, 3: the others), 4 and 5 rows of a, 6 and 7
 /// panels of b.
@@ -37,16 +40,18 @@ struct AmxBlock {
   std::int64_t lda, k2;
   float* c;
   std::int64_t ldc;
+  const std::uint16_t* next;  ///< rows that come after these, to be brought into L2 meanwhile
+  std::int64_t next_rows;
 };
 
 template <bool Second, bool Pair>
 FASTKV_INLINE void amx_step(const std::uint16_t* a, std::int64_t a_rows, std::int64_t lda, const std::uint16_t* b,
                             std::int64_t b_panels) {
-  _tile_loadd(6, b, 64);
+  _tile_stream_loadd(6, b, 64);
   _tile_loadd(4, a, lda * 2);
   _tile_dpbf16ps(0, 4, 6);
   if constexpr (Pair) {
-    _tile_loadd(7, b + b_panels, 64);
+    _tile_stream_loadd(7, b + b_panels, 64);
     _tile_dpbf16ps(1, 4, 7);
   }
   if constexpr (Second) {
@@ -85,8 +90,10 @@ template <bool Second, bool Pair>
     if constexpr (Second) _tile_zero(2);
     if constexpr (Second && Pair) _tile_zero(3);
   }
-  for (; k + kTileInputs <= k1; k += kTileInputs)
+  for (; k + kTileInputs <= k1; k += kTileInputs) {
     amx_step<Second, Pair>(t.a + k, t.a_rows, t.lda, t.b + k * kLanes, t.b_panels);
+    for (std::int64_t i = 0; i < t.next_rows; ++i) _mm_prefetch(t.next + i * t.lda + k, _MM_HINT_T1);
+  }
   if (k < k1) amx_tail<Second, Pair>(t, k, rows);
   _tile_stored(0, t.c, ldc);
   if constexpr (Pair) _tile_stored(1, t.c + kLanes, ldc);
@@ -98,17 +105,33 @@ template <bool Second, bool Pair>
 template <bool Second>
 void amx_rows(std::int64_t m, std::int64_t k2, const std::uint16_t* a, std::int64_t lda, const std::uint16_t* b,
               std::int64_t panels, float* c, std::int64_t ldc, bool accumulate) {
-  for (std::int64_t p = 0; p < panels; p += 2) {
-    for (std::int64_t k = 0; k < k2; k += kAmxInputs) {
-      const std::int64_t k1 = k + kAmxInputs < k2 ? k + kAmxInputs : k2;
-      for (std::int64_t r = 0; r < m; r += 2 * kTileRows) {
-        const AmxBlock t{
-            a + r * lda, b + p * k2 * kLanes, kTileRows * lda, k2 * kLanes, lda, k2, c + r * ldc + p * kLanes, ldc};
-        const std::int64_t rows = m - r < 2 * kTileRows ? m - r : 2 * kTileRows;
-        if (p + 1 < panels)
-          amx_tile<Second, true>(t, k, k1, rows, accumulate || k > 0);
-        else
-          amx_tile<Second, false>(t, k, k1, rows, accumulate || k > 0);
+  constexpr std::int64_t kBlock = 2 * kTileRows;
+  const std::int64_t fit = kAmxResidentBytes / (k2 * kLanes * 2) / 2 * 2, resident = fit > 2 ? fit : 2;
+  for (std::int64_t p0 = 0; p0 < panels; p0 += resident) {
+    const std::int64_t p1 = p0 + resident < panels ? p0 + resident : panels, pairs = (p1 - p0 + 1) / 2;
+    // Each pair of panels fetches its share of the next rows; it does not matter if there are none. Short rows of a
+    // small matrix are in a cache anyway.
+    const std::int64_t share = k2 < kAmxInputs || pairs < 4 ? 0 : (kBlock + pairs - 1) / pairs;
+    for (std::int64_t r = 0; r < m; r += kBlock) {
+      const std::int64_t rows = m - r < kBlock ? m - r : kBlock;
+      for (std::int64_t k = 0; k < k2; k += kAmxInputs) {
+        const std::int64_t k1 = k + kAmxInputs < k2 ? k + kAmxInputs : k2;
+        for (std::int64_t p = p0; p < p1; p += 2) {
+          const AmxBlock t{a + r * lda,
+                           b + p * k2 * kLanes,
+                           kTileRows * lda,
+                           k2 * kLanes,
+                           lda,
+                           k2,
+                           c + r * ldc + p * kLanes,
+                           ldc,
+                           a + (r + kBlock + (p - p0) / 2 * share) * lda,
+                           share};
+          if (p + 1 < p1)
+            amx_tile<Second, true>(t, k, k1, rows, accumulate || k > 0);
+          else
+            amx_tile<Second, false>(t, k, k1, rows, accumulate || k > 0);
+        }
       }
     }
   }

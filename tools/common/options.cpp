@@ -104,7 +104,7 @@ void declare_placement_options(CommandLine& command, EngineOptions& options) {
       {{"auto", PrefillPanels::automatic}, {"build", PrefillPanels::build}, {"keep", PrefillPanels::keep}},
       "weights in compute form: built tensor by tensor, or kept in memory (default auto)");
   command.option("-ub,--ubatch-size", "N", options.tile_rows,
-                 "prompt rows a thread takes through a layer at once; 0: chosen from the prompt's length (default)",
+                 "prompt rows that go through a layer together; 0: chosen from the prompt's length (default)",
                  Limits<int>{0, 65536, "must be 0 to 65536"});
   command.option("--isa", "NAME", options.isa, "instruction set, as FASTKV_ISA (default: the best one)");
   command.add("--device,~-dev", "cpu", "where the model runs", [&options](const std::string& text) {

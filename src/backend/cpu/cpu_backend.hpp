@@ -12,6 +12,7 @@
 #include "backend/cpu/narrow_layer.hpp"
 #include "backend/cpu/scores.hpp"
 #include "backend/cpu/weights.hpp"
+#include "backend/cpu/wide_linear.hpp"
 #include "core/stage_clock.hpp"
 #include "runtime/parallel.hpp"
 #include "runtime/placement.hpp"
@@ -62,37 +63,39 @@ class CpuBackend final : public Backend {
   StageTimes take_stage_times() override;
 
  private:
-  /// Work space of one thread for a tile of `rows` rows.
-  struct Tile {
-    Tile(const Arithmetic& arithmetic, const ModelConfig& config, const AttentionShape& shape, std::int64_t rows);
-    static std::size_t bytes(const Arithmetic& arithmetic, const ModelConfig& config, const AttentionShape& shape,
-                             std::int64_t rows);
-    RowTile input;
+  /// Work space of one thread for a batch of rows.
+  struct OwnSpace {
+    WideSpace wide;
     AttentionTile attention;
-    Array<float> normed;       ///< [rows, D]
-    Array<float> q, attended;  ///< [rows, H·d padded to 16], [rows, H·d]
-    Array<float> gate, up;     ///< [rows, F padded to 16]
-    Array<float> out;          ///< [rows, D padded to 16]
-    Array<float> panel;        ///< [K32][16], for unpacking
+    Array<float> row;  ///< [D]
+  };
+  /// Work space of a batch of at most `rows` rows.
+  struct Space {
+    std::int64_t rows = 0;
+    std::size_t panel_bytes = 0, out_floats = 0;  ///< of each thread's WideSpace
+    RowTile input;                                ///< [rows, max(D, H·d)]: what a layer's matrices take
+    RowTile hidden;                               ///< [rows, F]: silu(gate) ∘ up
+    Array<float> q, attended;                     ///< [rows, H·d]
+    std::vector<std::unique_ptr<OwnSpace>> own;   ///< [threads]
   };
 
-  std::int64_t tile_rows(std::int64_t n) const;
-  void make_tiles(std::int64_t rows);
-  static std::vector<const PackedTensor*> key_value_weights(const LayerWeights& layer);
-  static std::vector<const PackedTensor*> finish_weights(const LayerWeights& layer);
-  /// One half's panels of one layer, in a buffer that the next layer takes over unless panels are kept.
-  struct LayerPanels {
-    Buffer memory;
-    std::unique_ptr<PanelSet> set;
-    int layer = -1;  ///< whose weights are unpacked; −1: none
-  };
-  LayerPanels& panels(std::vector<LayerPanels>& half, int layer, const std::vector<const PackedTensor*>& weights);
+  /// Rows that pass a layer together, of n.
+  std::int64_t batch_rows(std::int64_t n) const;
+  std::int64_t attention_rows(std::int64_t rows) const;
+  Space space_for(std::int64_t rows) const;  ///< sizes only
+  std::size_t space_bytes(std::int64_t rows) const;
+  void make_space(std::int64_t rows);
+  /// Inside ThreadTeam::run: the space's input = norm(x [m, D]); no barrier.
+  void normalise(int thread, WorkQueue& queue, const float* x, std::int64_t m, const std::vector<float>& weight);
   /// state.score_q = rotated queries of the last `rows` rows.
   void score_queries(const LayerWeights& layer, const CpuHidden& x, CpuLayerState& state, std::int64_t rows);
   void finish_narrow(const LayerWeights& layer, CpuHidden& x, const CpuLayerState& state,
                      const std::vector<std::int32_t>& rows, RunControl& control);
-  void finish_wide(int layer, CpuHidden& x, const CpuLayerState& state, const std::vector<std::int32_t>* rows,
-                   RunControl& control);
+  void finish_wide(const LayerWeights& layer, CpuHidden& x, const CpuLayerState& state,
+                   const std::vector<std::int32_t>* rows, RunControl& control);
+  /// The rest of a layer for rows [begin, begin + m) of x; `limits` [m] as AttentionTile::run's.
+  void finish_rows(const LayerWeights& layer, CpuHidden& x, std::int64_t begin, std::int64_t m,
+                   const CpuLayerState& state, const std::int32_t* limits, RunControl& control);
   void rope_table(const std::vector<std::int32_t>& positions, float* cos_sin) const;
 
   ModelConfig config_;
@@ -105,17 +108,15 @@ class CpuBackend final : public Backend {
   bool keep_panels_ = false;
   int tile_rows_ = 0;
   std::size_t weight_bytes_ = 0, decode_bytes_ = 0, largest_tensor_ = 0;
-  std::size_t panel_bytes_key_value_ = 0, panel_bytes_finish_ = 0;  ///< of one layer, the largest
+  std::size_t kept_panel_bytes_ = 0;  ///< of all layers, at most
   TeamPlans plans_;
   Placement placement_;
   std::shared_ptr<ThreadTeam> team_batch_, team_;  ///< prompt, generation; the same if the counts are
   Weights weights_;
-  std::vector<std::unique_ptr<Tile>> tiles_;  ///< [threads_batch], for tiles_rows_ rows
-  std::int64_t tiles_rows_ = 0;
-  std::vector<LayerPanels> panels_key_value_, panels_finish_;  ///< [1], or [N] when kept
-  std::optional<StageClocks> clocks_batch_, clocks_;           ///< of team_batch_ and team_
+  std::unique_ptr<Space> space_;                      ///< grows
+  std::optional<StageClocks> clocks_batch_, clocks_;  ///< of team_batch_ and team_
   std::chrono::steady_clock::time_point times_taken_;
-  std::unique_ptr<NarrowLayer> narrow_;                        ///< of the last decode step, for as many rows
+  std::unique_ptr<NarrowLayer> narrow_;  ///< of the last decode step, for as many rows
 };
 
 }  // namespace fastkv::cpu

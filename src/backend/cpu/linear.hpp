@@ -18,42 +18,61 @@ struct Arithmetic {
   Compute compute = Compute::f32;
   const simd::KernelTable* kernels = nullptr;
   const OpenBlas* blas = nullptr;  ///< f32 only; null: own kernels
-  bool bf16_attention = false;                   ///< attention's dot products: bfloat16, or float32
+  bool bf16_attention = false;     ///< attention's dot products: bfloat16, or float32
 };
 
-/// One weight matrix unpacked for prefill:
-///   int8     q [P][K32/4][16][4] uint8, scale [P][K32/group][16], min [P][K32/32][16]
-///   bf16     [P][K32/2][16][2]
-///   f32      [P][K32][16]; for OpenBLAS [K32][16·P] row-major
+/// Inputs that are unpacked and multiplied together, a function of the arithmetic and K alone: all of them for int8 and
+/// OpenBLAS, else pieces of K that leave room in L2 for a wide block (a multiple of every packing's block).
+std::int64_t chunk_inputs(const Arithmetic& arithmetic, std::int64_t k32);
+
+/// Panels [first, first + count) and inputs [k0, k0 + inputs) of a weight matrix in compute layout:
+///   int8     q [count][K/4][16][4] uint8, scale [count][K/group][16], min [count][K/32][16]
+///   bf16     [count][K/2][16][2]
+///   f32      [count][K][16]; for OpenBLAS [K][16·count] row-major
+/// with K = inputs.
 class ComputePanels {
  public:
-  static std::size_t bytes(const Arithmetic& arithmetic, const PackedTensor& w);
+  static std::size_t bytes(const Arithmetic& arithmetic, const PackedTensor& w, std::int64_t count,
+                           std::int64_t inputs);
   /// A view on `memory` (64-byte aligned, bytes() of them); unpack() fills it.
-  ComputePanels(const Arithmetic& arithmetic, const PackedTensor& w, std::uint8_t* memory);
-  /// Panel `p`; any thread, each panel once. `scratch`: float [K32][16], used for OpenBLAS only.
-  void unpack(std::int64_t p, float* scratch) const;
-  const PackedTensor& weights() const { return *w_; }
+  ComputePanels(const Arithmetic& arithmetic, const PackedTensor& w, std::int64_t first, std::int64_t count,
+                std::int64_t k0, std::int64_t inputs, std::uint8_t* memory);
+  /// Panel first + i; any thread, each panel once. `scratch`: float [K][16], used for OpenBLAS only.
+  void unpack(std::int64_t i, float* scratch) const;
+  /// The panels first + i .. first + i + count − 1.
+  ComputePanels slice(std::int64_t i, std::int64_t count) const;
+  /// Makes this and `next` one operand if they lie side by side, so that rows in L1 pass both at once.
+  bool join(const ComputePanels& next);
+  std::int64_t count() const { return count_; }
 
  private:
   friend class RowTile;
   const Arithmetic* arithmetic_;
   const PackedTensor* w_;
+  std::int64_t first_, count_, k0_, inputs_;
+  std::int64_t ldb_;                         ///< OpenBLAS only
   std::uint8_t* data_;                       ///< q, bf16 or f32
   float *scale_ = nullptr, *min_ = nullptr;  ///< int8 only
   int group_ = simd::kGroup, zero_ = 0;      ///< int8 only
 };
 
-/// Up to `rows` activation rows of one thread, prepared once and multiplied with several matrices.
+/// Activation rows [rows, K] in the arithmetic's form, prepared once and multiplied with several matrices. Different
+/// rows may be prepared by different threads; a row's columns too, in pieces that begin at multiples of 32.
 class RowTile {
  public:
-  /// Room for tiles of `rows` × `max_k` inputs.
-  RowTile(const Arithmetic& arithmetic, std::int64_t rows, std::int64_t max_k);
-  static std::size_t bytes(const Arithmetic& arithmetic, std::int64_t rows, std::int64_t max_k);
+  RowTile() = default;
+  /// Room for `rows` rows of `max_k` inputs. `keep_float`: also as float32, for multiply_packed().
+  RowTile(const Arithmetic& arithmetic, std::int64_t rows, std::int64_t max_k, bool keep_float);
+  static std::size_t bytes(const Arithmetic& arithmetic, std::int64_t rows, std::int64_t max_k, bool keep_float);
 
-  /// x [m, ldx] float32, the first k of each row.
-  void prepare(const float* x, std::int64_t ldx, std::int64_t m, std::int64_t k);
-  /// c [m, ldc ≥ 16·P] = x · Wᵀ for the rows prepared.
-  void multiply(const ComputePanels& w, float* c, std::int64_t ldc) const;
+  /// What follows concerns m rows of k inputs.
+  void begin(std::int64_t m, std::int64_t k);
+  /// Row i, columns [first, first + n) from x; n is a multiple of 32 or reaches K.
+  void prepare(std::int64_t i, std::int64_t first, std::int64_t n, const float* x);
+  /// begin(), then all of x [m, ldx] float32, the first k of each row.
+  void prepare_all(const float* x, std::int64_t ldx, std::int64_t m, std::int64_t k);
+  /// c [m, ldc ≥ 16·count] = rows [row, row + m) · Wᵀ over w's inputs; += unless w begins at input 0.
+  void multiply(const ComputePanels& w, std::int64_t row, std::int64_t m, float* c, std::int64_t ldc) const;
   /// out [m, 16] = the rows prepared · panel `p` of packed weights, in the arithmetic of multiply() and, for own
   /// kernels, bitwise its columns 16p .. 16p+15. `scratch`: float [K32][16].
   void multiply_panel(const PackedTensor& w, std::int64_t p, float* scratch, float* out) const;
@@ -63,8 +82,9 @@ class RowTile {
 
  private:
   const Arithmetic* arithmetic_;
-  std::int64_t m_ = 0, k32_ = 0;
-  Array<float> x_;  ///< [rows, K32] zero-padded copy (f32; float weights in decode)
+  std::int64_t m_ = 0, k_ = 0, k32_ = 0;
+  std::int64_t ld_ = 0;  ///< of bf16 rows
+  Array<float> x_;       ///< [rows, K32] zero-padded copy (f32; float weights in decode)
   Array<std::int8_t> q_;
   Array<float> scale_;
   Array<std::int32_t> sum_;

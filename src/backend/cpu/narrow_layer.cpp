@@ -24,7 +24,7 @@ std::size_t panel_floats(const ModelConfig& c) { return std::size_t(kLanes) * st
 std::size_t NarrowLayer::bytes(const Arithmetic& arithmetic, const ModelConfig& c, int threads, std::int64_t rows) {
   const std::size_t shared = std::size_t(c.n_embd + 2 * c.q_dim() + 2 * c.kv_dim() + c.n_ff);
   return std::size_t(rows) * (shared + std::size_t(threads) * std::size_t(c.n_embd)) * sizeof(float) +
-         std::size_t(threads) * (RowTile::bytes(arithmetic, rows, widest(c)) + panel_floats(c) * sizeof(float));
+         std::size_t(threads) * (RowTile::bytes(arithmetic, rows, widest(c), true) + panel_floats(c) * sizeof(float));
 }
 
 NarrowLayer::NarrowLayer(const Arithmetic& arithmetic, const ModelConfig& c, ThreadTeam& team, StageClocks& clocks,
@@ -50,7 +50,7 @@ NarrowLayer::NarrowLayer(const Arithmetic& arithmetic, const ModelConfig& c, Thr
   own_.resize(std::size_t(team.size()));
   team.run([&](int thread) {  // each thread touches its own first
     own_[std::size_t(thread)] = std::make_unique<Own>(
-        Own{RowTile(arithmetic, rows, widest(c)), Array<float>(m * std::size_t(c.n_embd), "decode rows"),
+        Own{RowTile(arithmetic, rows, widest(c), true), Array<float>(m * std::size_t(c.n_embd), "decode rows"),
             Array<float>(2 * kMaxPanels * m * kLanes, "decode rows"), Array<float>(panel_floats(c), "weight panel")});
   });
 }
@@ -88,7 +88,7 @@ void NarrowLayer::normalise(int thread, const std::vector<float>& weight) {
   const std::int64_t d = config_.n_embd;
   for (std::int64_t i = 0; i < rows_; ++i)
     arithmetic_.kernels->rms_norm(x_.data() + i * d, weight.data(), d, config_.rms_eps, own.normed.data() + i * d);
-  own.tile.prepare(own.normed.data(), d, rows_, d);
+  own.tile.prepare_all(own.normed.data(), d, rows_, d);
   clocks_[thread].lap(Stage::rest);
 }
 
@@ -131,7 +131,7 @@ void NarrowLayer::project(int thread, const LayerWeights& layer, bool with_kv) {
 void NarrowLayer::output_and_mlp(int thread, const LayerWeights& layer) {
   clocks_[thread].start();
   RowTile& tile = own_[std::size_t(thread)]->tile;
-  tile.prepare(attention(), config_.q_dim(), rows_, config_.q_dim());
+  tile.prepare_all(attention(), config_.q_dim(), rows_, config_.q_dim());
   clocks_[thread].lap(Stage::rest);
   const Job output{&layer.o, x(), config_.n_embd, true};
   multiply(output_work_, thread, &output, 1);
@@ -156,7 +156,7 @@ void NarrowLayer::output_and_mlp(int thread, const LayerWeights& layer) {
       }
   });
 
-  tile.prepare(act_.data(), f, rows_, f);
+  tile.prepare_all(act_.data(), f, rows_, f);
   clocks_[thread].lap(Stage::rest);
   const Job down{&layer.down, x(), config_.n_embd, true};
   multiply(down_work_, thread, &down, 1);

@@ -1,77 +1,114 @@
-// The two halves of a layer in prefill: K and V of all rows; then, row tile by row tile, everything else.
+// The two halves of a layer in prefill: K and V of all rows; then, a run of rows at a time, everything else.
 #include <algorithm>
 #include <cstring>
 
 #include "backend/cpu/cpu_backend.hpp"
+#include "backend/cpu/wide_linear.hpp"
 #include "core/check.hpp"
 #include "core/round.hpp"
 
 namespace fastkv::cpu {
 namespace {
 
-constexpr std::int64_t kNarrowRows = 4;  // up to so many rows, matrices are split over threads instead of rows
+constexpr std::int64_t kNarrowRows = 4;       // up to so many rows, each thread prepares them all for itself
+constexpr std::int64_t kNormRows = 32;        // rows of an item where rows are handled one by one
+constexpr std::int64_t kAttentionRows = 128;  // most query rows of an attention item
 
 double flops(const PackedTensor& w, std::int64_t rows) {
   return 2.0 * double(rows) * double(w.rows()) * double(w.cols());
 }
 
+std::int64_t widest(const ModelConfig& c) { return std::max({c.n_embd, c.q_dim(), c.n_ff}); }
+
+/// Rotates columns [first, first + n) of a row of heads of d, x pointing at column `first`; cos_sin as rope's.
+void rotate(const simd::KernelTable& kt, float* x, const float* cos_sin, std::int64_t first, std::int64_t n, int d) {
+  for (std::int64_t i = 0; i < n;) {
+    const std::int64_t at = (first + i) % d;
+    const int heads = at == 0 ? int((n - i) / d) : 0;
+    const std::int64_t width = heads > 0 ? heads * d : std::min<std::int64_t>(d - at, n - i);
+    kt.rope(x + i, cos_sin + at, std::max(heads, 1), heads > 0 ? d : int(width));
+    i += width;
+  }
+}
+
 }  // namespace
 
-std::size_t CpuBackend::Tile::bytes(const Arithmetic& arithmetic, const ModelConfig& c, const AttentionShape& shape,
-                                    std::int64_t rows) {
-  const std::int64_t widest = std::max({c.n_embd, c.q_dim(), c.n_ff});
-  const std::int64_t floats = rows * (c.n_embd + round_up(c.q_dim(), simd::kLanes) + c.q_dim() +
-                                      2 * round_up(c.n_ff, simd::kLanes) + round_up(c.n_embd, simd::kLanes)) +
-                              16 * (widest + 32);
-  return RowTile::bytes(arithmetic, rows, widest) + AttentionTile::bytes(arithmetic, shape, rows) +
-         std::size_t(floats) * sizeof(float);
+// Attention items: small enough that there are several for the threads.
+std::int64_t CpuBackend::attention_rows(std::int64_t rows) const {
+  return std::clamp<std::int64_t>(round_up(ceil_div(rows, 8), 16), 32, kAttentionRows);
 }
 
-CpuBackend::Tile::Tile(const Arithmetic& arithmetic, const ModelConfig& c, const AttentionShape& shape,
-                       std::int64_t rows)
-    : input(arithmetic, rows, std::max({c.n_embd, c.q_dim(), c.n_ff})), attention(arithmetic, shape, rows) {
-  const auto make = [rows](std::int64_t width) { return Array<float>(std::size_t(rows * width), "tile"); };
-  normed = make(c.n_embd);
-  q = make(round_up(c.q_dim(), simd::kLanes));
-  attended = make(c.q_dim());
-  gate = make(round_up(c.n_ff, simd::kLanes));
-  up = make(round_up(c.n_ff, simd::kLanes));
-  out = make(round_up(c.n_embd, simd::kLanes));
-  panel = Array<float>(std::size_t(simd::kLanes) * std::size_t(std::max({c.n_embd, c.q_dim(), c.n_ff}) + 32), "tile");
+std::int64_t CpuBackend::batch_rows(std::int64_t n) const {
+  if (tile_rows_ > 0) return std::min<std::int64_t>(tile_rows_, n);
+  // Each batch reads and unpacks all weights once: with 2,048 rows that is a twentieth of the work. Equal batches, so
+  // that no row more makes a batch of one.
+  constexpr std::int64_t kMost = 2048;
+  return std::min(n, round_up(ceil_div(n, ceil_div(n, kMost)), kNormRows));
 }
 
-void CpuBackend::make_tiles(std::int64_t rows) {
-  if (tiles_rows_ == rows) return;
-  tiles_.clear();
-  tiles_.resize(std::size_t(team_batch_->size()));
-  // each thread touches its own first
-  team_batch_->run(
-      [&](int thread) { tiles_[std::size_t(thread)] = std::make_unique<Tile>(arithmetic_, config_, shape_, rows); });
-  tiles_rows_ = rows;
+CpuBackend::Space CpuBackend::space_for(std::int64_t rows) const {
+  const ModelConfig& c = config_;
+  const auto k32 = [](std::int64_t k) { return round_up(k, simd::kGroup); };
+  Space space;
+  space.rows = rows;
+  const auto fit = [&](int matrices, std::int64_t outputs, std::int64_t k) {
+    const WideShape shape(arithmetic_, matrices, outputs, k32(k), rows, team_batch_->size());
+    space.panel_bytes = std::max(space.panel_bytes, std::size_t(matrices) * shape.panel_bytes(arithmetic_));
+    space.out_floats = std::max(space.out_floats, std::size_t(shape.held_rows * shape.out_stride(matrices)));
+  };
+  fit(1, c.q_dim(), c.n_embd), fit(1, c.kv_dim(), c.n_embd), fit(1, c.n_embd, c.q_dim());
+  fit(2, c.n_ff, c.n_embd), fit(1, c.n_embd, c.n_ff);
+  return space;
 }
 
-std::vector<const PackedTensor*> CpuBackend::key_value_weights(const LayerWeights& l) { return {&l.k.w, &l.v.w}; }
-std::vector<const PackedTensor*> CpuBackend::finish_weights(const LayerWeights& l) {
-  return {&l.q.w, &l.o.w, &l.gate.w, &l.up.w, &l.down.w};
+std::size_t CpuBackend::space_bytes(std::int64_t rows) const {
+  const ModelConfig& c = config_;
+  const Space space = space_for(rows);
+  const std::size_t own = space.panel_bytes + space.out_floats * sizeof(float) +
+                          std::size_t(simd::kLanes * round_up(widest(c), simd::kGroup)) * sizeof(float) +
+                          AttentionTile::bytes(arithmetic_, shape_, attention_rows(rows)) +
+                          std::size_t(c.n_embd) * sizeof(float);
+  return RowTile::bytes(arithmetic_, rows, std::max(c.n_embd, c.q_dim()), false) +
+         RowTile::bytes(arithmetic_, rows, c.n_ff, false) + std::size_t(2 * rows * c.q_dim()) * sizeof(float) +
+         std::size_t(team_batch_->size()) * own;
 }
 
-CpuBackend::LayerPanels& CpuBackend::panels(std::vector<LayerPanels>& half, int layer,
-                                            const std::vector<const PackedTensor*>& weights) {
-  half.resize(keep_panels_ ? std::size_t(config_.n_layer) : 1);
-  LayerPanels& panels = half[keep_panels_ ? std::size_t(layer) : 0];
-  if (panels.layer == layer) return panels;
-  const std::size_t bytes = PanelSet::bytes(arithmetic_, weights);
-  if (panels.memory.bytes() < bytes) panels.memory = Buffer(bytes, "weight panels", huge_pages_);
-  panels.set = std::make_unique<PanelSet>(arithmetic_, weights, panels.memory.as<std::uint8_t>());
-  panels.layer = -1;
-  return panels;
+void CpuBackend::make_space(std::int64_t rows) {
+  if (space_ && rows <= space_->rows) return;
+  const ModelConfig& c = config_;
+  space_.reset();
+  space_ = std::make_unique<Space>(space_for(rows));
+  space_->input = RowTile(arithmetic_, rows, std::max(c.n_embd, c.q_dim()), false);
+  space_->hidden = RowTile(arithmetic_, rows, c.n_ff, false);
+  space_->q = Array<float>(std::size_t(rows * c.q_dim()), "queries", huge_pages_);
+  space_->attended = Array<float>(std::size_t(rows * c.q_dim()), "attention output", huge_pages_);
+  space_->own.resize(std::size_t(team_batch_->size()));
+  team_batch_->run([&](int thread) {  // each thread touches its own first
+    space_->own[std::size_t(thread)] = std::make_unique<OwnSpace>(
+        OwnSpace{{Buffer(space_->panel_bytes, "weight panels", huge_pages_),
+                  Array<float>(space_->out_floats, "sums", huge_pages_),
+                  Array<float>(std::size_t(simd::kLanes * round_up(widest(c), simd::kGroup)), "weight panel")},
+                 AttentionTile(arithmetic_, shape_, attention_rows(rows)),
+                 Array<float>(std::size_t(c.n_embd), "row")});
+  });
+}
+
+void CpuBackend::normalise(int thread, WorkQueue& queue, const float* x, std::int64_t m,
+                           const std::vector<float>& weight) {
+  float* row = space_->own[std::size_t(thread)]->row.data();
+  const std::int64_t width = config_.n_embd;
+  for (std::int64_t item; (item = queue.next()) >= 0;)
+    for (std::int64_t i = item * kNormRows; i < std::min(m, (item + 1) * kNormRows); ++i) {
+      arithmetic_.kernels->rms_norm(x + i * width, weight.data(), width, config_.rms_eps, row);
+      space_->input.prepare(i, 0, width, row);
+    }
 }
 
 std::unique_ptr<LayerState> CpuBackend::begin_layer(int layer, const Hidden& hidden, const ScoreNeeds& needs,
                                                     RunControl& control) {
   const auto& x = static_cast<const CpuHidden&>(hidden);
   const LayerWeights& weights = weights_.layers[std::size_t(layer)];
-  const std::int64_t n = x.n(), rows = tile_rows(n), width = config_.n_embd, kv = config_.kv_dim(), d = shape_.d;
+  const std::int64_t n = x.n(), most = batch_rows(n), width = config_.n_embd, kv = config_.kv_dim(), d = shape_.d;
   const simd::KernelTable& kt = *arithmetic_.kernels;
   auto state = std::make_unique<CpuLayerState>();
   state->n = n;
@@ -79,44 +116,53 @@ std::unique_ptr<LayerState> CpuBackend::begin_layer(int layer, const Hidden& hid
   state->v = Array<float>(std::size_t(n * kv), "values of a layer", huge_pages_);
   state->key_panels = Buffer(key_panel_bytes(arithmetic_, shape_, n), "key panels", huge_pages_);
   state->value_panels = Buffer(value_panel_bytes(arithmetic_, shape_, n), "value panels", huge_pages_);
-  make_tiles(rows);
-  LayerPanels& unpacked = panels(panels_key_value_, layer, key_value_weights(weights));
+  make_space(most);
 
-  WorkQueue unpack_queue(unpacked.layer == layer ? 0 : unpacked.set->count());
-  WorkQueue tile_queue(ceil_div(n, rows)), block_queue(shape_.heads_kv * key_blocks(n));
-  team_batch_->run([&](int thread) {
-    Tile& tile = *tiles_[std::size_t(thread)];
-    for (std::int64_t i; (i = unpack_queue.next()) >= 0;) unpacked.set->unpack(i, tile.panel.data());
-    team_batch_->barrier();
-    for (std::int64_t item; (item = tile_queue.next()) >= 0 && !control.stopping();) {
-      const std::int64_t begin = item * rows, m = std::min(rows, n - begin);
-      for (std::int64_t i = 0; i < m; ++i)
-        kt.rms_norm(x.x.data() + (begin + i) * width, weights.attn_norm.data(), width, config_.rms_eps,
-                    tile.normed.data() + i * width);
-      tile.input.prepare(tile.normed.data(), width, m, width);
-      // k = rope(h · Wkᵀ), v = h · Wvᵀ, head by head into [K][n][d]; up to 16·P columns are written
-      for (const bool is_key : {true, false}) {
-        const Linear& linear = is_key ? weights.k : weights.v;
-        const std::int64_t ld = linear.w.rows16();
-        tile.input.multiply((*unpacked.set)[is_key ? 0 : 1], tile.q.data(), ld);
-        linear.add_bias(kt, tile.q.data(), ld, m);
+  for (std::int64_t begin = 0; begin < n; begin += most) {
+    const std::int64_t m = std::min(most, n - begin);
+    const WideLinear key(arithmetic_, {&weights.k}, m, team_batch_->size());
+    const WideLinear value(arithmetic_, {&weights.v}, m, team_batch_->size());
+    WorkQueue norm_queue(ceil_div(m, kNormRows)), queue(key.items() + value.items());
+    space_->input.begin(m, width);
+    team_batch_->run([&](int thread) {
+      const OwnSpace& own = *space_->own[std::size_t(thread)];
+      StageWatch& watch = (*clocks_batch_)[thread];
+      watch.start();
+      normalise(thread, norm_queue, x.x.data() + begin * width, m, weights.attn_norm);
+      watch.lap(Stage::rest);
+      team_batch_->barrier();
+      watch.start();
+      // k = rope(h · Wkᵀ), v = h · Wvᵀ, head by head into [K][n][d]
+      for (std::int64_t item; (item = queue.next()) >= 0 && !control.stopping();) {
+        const bool is_key = item < key.items();
         float* to = is_key ? state->k.data() : state->v.data();
-        for (std::int64_t i = 0; i < m; ++i) {
-          float* row = tile.q.data() + i * ld;
-          if (is_key) kt.rope(row, x.cos_sin.data() + (begin + i) * d, shape_.heads_kv, shape_.d);
-          for (int h = 0; h < shape_.heads_kv; ++h)
-            std::memcpy(to + (std::int64_t(h) * n + begin + i) * d, row + h * d, std::size_t(d) * sizeof(float));
-        }
+        const auto spread = [&](std::int64_t row, std::int64_t rows, std::int64_t first, std::int64_t count, float* y,
+                                std::int64_t ldy) {
+          for (std::int64_t i = 0; i < rows; ++i, y += ldy) {
+            const std::int64_t at = begin + row + i;
+            if (is_key) rotate(kt, y, x.cos_sin.data() + at * d, first, count, shape_.d);
+            for (std::int64_t c = first; c < first + count;) {
+              const std::int64_t piece = std::min(d - c % d, first + count - c);
+              std::memcpy(to + (c / d * n + at) * d + c % d, y + (c - first), std::size_t(piece) * sizeof(float));
+              c += piece;
+            }
+          }
+        };
+        (is_key ? key : value)
+            .run(is_key ? item : item - key.items(), space_->input, own.wide, control, thread == 0, watch, spread);
       }
-      control.add_work(flops(weights.k.w, m) + flops(weights.v.w, m));
-      if (thread == 0) control.poll();
-    }
-    team_batch_->barrier();
+    });
+    control.throw_if_stopped();
+  }
+  WorkQueue block_queue(shape_.heads_kv * key_blocks(n));
+  team_batch_->run([&](int thread) {
+    StageWatch& watch = (*clocks_batch_)[thread];
+    watch.start();
     for (std::int64_t item; (item = block_queue.next()) >= 0 && !control.stopping();)
       pack_key_block(arithmetic_, shape_, *state, int(item / key_blocks(n)), item % key_blocks(n));
+    watch.lap(Stage::attention);
   });
   control.throw_if_stopped();
-  unpacked.layer = layer;
   if (needs.rows > 0) score_queries(weights, x, *state, std::min(needs.rows, n));
   return state;
 }
@@ -148,7 +194,7 @@ void CpuBackend::finish_layer(int layer, Hidden& hidden, const LayerState& layer
   if (rows && std::int64_t(rows->size()) <= kNarrowRows)
     finish_narrow(weights_.layers[std::size_t(layer)], x, state, *rows, control);
   else
-    finish_wide(layer, x, state, rows, control);
+    finish_wide(weights_.layers[std::size_t(layer)], x, state, rows, control);
   control.throw_if_stopped();
 }
 
@@ -159,7 +205,7 @@ void CpuBackend::finish_narrow(const LayerWeights& weights, CpuHidden& x, const 
   selection.rows.push_back(rows);
   gather(x, selection);
   const std::int64_t m = std::int64_t(rows.size()), width = config_.n_embd, q_dim = config_.q_dim();
-  make_tiles(tile_rows(state.n));
+  make_space(m);
   NarrowLayer narrow(arithmetic_, config_, *team_batch_, *clocks_batch_, NarrowUse::prefill, m);
   std::memcpy(narrow.x(), x.x.data(), std::size_t(m * width) * sizeof(float));
   std::vector<std::int32_t> limits;
@@ -172,98 +218,125 @@ void CpuBackend::finish_narrow(const LayerWeights& weights, CpuHidden& x, const 
       for (std::int64_t i = 0; i < m; ++i)
         arithmetic_.kernels->rope(narrow.q() + i * q_dim + h * shape_.group() * shape_.d,
                                   x.cos_sin.data() + i * shape_.d, shape_.group(), shape_.d);
-      tiles_[std::size_t(thread)]->attention.run(state, int(h), narrow.q(), limits.data(), m, narrow.attention());
+      space_->own[std::size_t(thread)]->attention.run(state, int(h), narrow.q(), limits.data(), m, narrow.attention());
     }
     watch.lap(Stage::attention);
     team_batch_->barrier();
     narrow.output_and_mlp(thread, weights);
   });
   std::memcpy(x.x.data(), narrow.x(), std::size_t(m * width) * sizeof(float));
-  for (const PackedTensor* w : finish_weights(weights)) control.add_work(flops(*w, m));
+  for (const Linear* l : {&weights.q, &weights.o, &weights.gate, &weights.up, &weights.down})
+    control.add_work(flops(l->w, m));
   for (std::int32_t limit : limits) control.add_work(4.0 * double(q_dim) * double(limit));
   control.poll();
 }
 
-void CpuBackend::finish_wide(int layer, CpuHidden& x, const CpuLayerState& state, const std::vector<std::int32_t>* rows,
-                             RunControl& control) {
-  const LayerWeights& weights = weights_.layers[std::size_t(layer)];
-  const simd::KernelTable& kt = *arithmetic_.kernels;
-  const std::int64_t total = rows ? std::int64_t(rows->size()) : x.n();
-  const std::int64_t tile_size = tile_rows(state.n), width = config_.n_embd, q_dim = config_.q_dim(), ff = config_.n_ff;
+void CpuBackend::finish_wide(const LayerWeights& weights, CpuHidden& x, const CpuLayerState& state,
+                             const std::vector<std::int32_t>* rows, RunControl& control) {
   if (rows) {
     CpuSelection selection;
     selection.heads = 1;
     selection.rows.push_back(*rows);
     gather(x, selection);
   }
-  make_tiles(tile_size);
-  LayerPanels& unpacked = panels(panels_finish_, layer, finish_weights(weights));
-  const PanelSet& set = *unpacked.set;  // q, o, gate, up, down
+  const std::int64_t total = x.n(), most = batch_rows(total);
+  make_space(most);
+  std::vector<std::int32_t> limits(static_cast<std::size_t>(most));
+  for (std::int64_t begin = 0; begin < total; begin += most) {
+    const std::int64_t m = std::min(most, total - begin);
+    for (std::int64_t i = 0; i < m; ++i)
+      limits[std::size_t(i)] = (rows ? (*rows)[std::size_t(begin + i)] : std::int32_t(begin + i)) + 1;
+    finish_rows(weights, x, begin, m, state, limits.data(), control);
+    control.throw_if_stopped();
+  }
+}
 
-  WorkQueue unpack_queue(unpacked.layer == layer ? 0 : set.count()), tile_queue(ceil_div(total, tile_size));
+void CpuBackend::finish_rows(const LayerWeights& weights, CpuHidden& x, std::int64_t begin, std::int64_t m,
+                             const CpuLayerState& state, const std::int32_t* limits, RunControl& control) {
+  const simd::KernelTable& kt = *arithmetic_.kernels;
+  const int threads = team_batch_->size();
+  const std::int64_t width = config_.n_embd, q_dim = config_.q_dim(), d = shape_.d;
+  const std::int64_t tile = attention_rows(m), tiles = ceil_div(m, tile);
+  float* residual = x.x.data() + begin * width;
+  RowTile &input = space_->input, &hidden = space_->hidden;
+  const WideLinear query(arithmetic_, {&weights.q}, m, threads), output(arithmetic_, {&weights.o}, m, threads);
+  const WideLinear gate_up(arithmetic_, {&weights.gate, &weights.up}, m, threads);
+  const WideLinear down(arithmetic_, {&weights.down}, m, threads);
+  const std::int64_t up_at = gate_up.shape().panels * simd::kLanes;
+  const std::int64_t norms = ceil_div(m, kNormRows);
+  WorkQueue norm_queue(norms), query_queue(query.items()), attention_queue(tiles * shape_.heads_kv),
+      attended_queue(norms), output_queue(output.items()), ffn_norm_queue(norms), gate_up_queue(gate_up.items()),
+      down_queue(down.items());
+
   team_batch_->run([&](int thread) {
-    Tile& t = *tiles_[std::size_t(thread)];
-    std::int32_t limits[4096];
-    for (std::int64_t i; (i = unpack_queue.next()) >= 0;) unpacked.set->unpack(i, t.panel.data());
-    team_batch_->barrier();
-    // The last tiles see the most keys: taking them first keeps the threads busy to the end.
-    for (std::int64_t item; (item = tile_queue.next()) >= 0 && !control.stopping();) {
-      const std::int64_t begin = (ceil_div(total, tile_size) - 1 - item) * tile_size,
-                         m = std::min(tile_size, total - begin);
-      float* residual = x.x.data() + begin * width;
-      const auto normalise = [&](const std::vector<float>& weight) {
-        for (std::int64_t i = 0; i < m; ++i)
-          kt.rms_norm(residual + i * width, weight.data(), width, config_.rms_eps, t.normed.data() + i * width);
-        t.input.prepare(t.normed.data(), width, m, width);
-      };
-      const auto add_output = [&](const Linear& linear) {  // residual += out
-        const std::int64_t ld = linear.w.rows16();
-        linear.add_bias(kt, t.out.data(), ld, m);
-        for (std::int64_t i = 0; i < m; ++i) kt.add(residual + i * width, t.out.data() + i * ld, width);
-      };
-      double work = 0;
-      for (std::int64_t i = 0; i < m; ++i) {
-        limits[i] = (rows ? (*rows)[std::size_t(begin + i)] : std::int32_t(begin + i)) + 1;
-        work += 4.0 * double(q_dim) * double(limits[i]);
-      }
+    OwnSpace& own = *space_->own[std::size_t(thread)];
+    StageWatch& watch = (*clocks_batch_)[thread];
+    const auto wait = [&] {
+      team_batch_->barrier();
+      watch.start();
+    };
+    const auto multiply = [&](const WideLinear& linear, WorkQueue& queue, const RowTile& from, const auto& epilogue) {
+      for (std::int64_t item; (item = queue.next()) >= 0 && !control.stopping();)
+        linear.run(item, from, own.wide, control, thread == 0, watch, epilogue);
+      wait();
+    };
+    const auto add_to_residual = [&](std::int64_t row, std::int64_t count, std::int64_t first, std::int64_t n,
+                                     const float* y, std::int64_t ldy) {
+      for (std::int64_t i = 0; i < count; ++i) kt.add(residual + (row + i) * width + first, y + i * ldy, n);
+    };
+    // A RowTile is shared: one thread says what it holds next while the others wait.
+    const auto begin_input = [&](std::int64_t k) {
+      if (thread == 0) input.begin(m, k);
+      wait();
+    };
 
-      // q = rope(norm(x) · Wqᵀ), rows of H·d
-      normalise(weights.attn_norm);
-      const std::int64_t q_ld = weights.q.w.rows16();
-      t.input.multiply(set[0], t.q.data(), q_ld);
-      weights.q.add_bias(kt, t.q.data(), q_ld, m);
-      for (std::int64_t i = 0; i < m; ++i) {
-        kt.rope(t.q.data() + i * q_ld, x.cos_sin.data() + (begin + i) * shape_.d, shape_.heads, shape_.d);
-        if (q_ld != q_dim)  // close the gaps: attention takes rows of H·d
-          std::memmove(t.q.data() + i * q_dim, t.q.data() + i * q_ld, std::size_t(q_dim) * sizeof(float));
-      }
-      for (int h = 0; h < shape_.heads_kv && !control.stopping(); ++h) {
-        t.attention.run(state, h, t.q.data(), limits, m, t.attended.data());
-        control.add_work(work / shape_.heads_kv);
-        if (thread == 0) control.poll();
-      }
-      if (control.stopping()) break;
-      // x += attended · Woᵀ
-      t.input.prepare(t.attended.data(), q_dim, m, q_dim);
-      t.input.multiply(set[1], t.out.data(), weights.o.w.rows16());
-      add_output(weights.o);
-      // x += (silu(h · Wgᵀ) ∘ (h · Wuᵀ)) · Wdᵀ, h = norm(x)
-      normalise(weights.ffn_norm);
-      const std::int64_t ff_ld = weights.gate.w.rows16();
-      t.input.multiply(set[2], t.gate.data(), ff_ld);
-      t.input.multiply(set[3], t.up.data(), ff_ld);
-      weights.gate.add_bias(kt, t.gate.data(), ff_ld, m);
-      weights.up.add_bias(kt, t.up.data(), ff_ld, m);
-      for (std::int64_t i = 0; i < m; ++i)
-        kt.silu_mul(t.gate.data() + i * ff_ld, t.up.data() + i * ff_ld, ff, t.gate.data() + i * ff_ld);
-      t.input.prepare(t.gate.data(), ff_ld, m, ff);
-      t.input.multiply(set[4], t.out.data(), weights.down.w.rows16());
-      add_output(weights.down);
-      for (const PackedTensor* w : finish_weights(weights)) control.add_work(flops(*w, m));
+    // q = rope(norm(x) · Wqᵀ), rows of H·d
+    begin_input(width);
+    normalise(thread, norm_queue, residual, m, weights.attn_norm);
+    watch.lap(Stage::rest);
+    wait();
+    multiply(query, query_queue, input,
+             [&](std::int64_t row, std::int64_t count, std::int64_t first, std::int64_t n, float* y, std::int64_t ldy) {
+               for (std::int64_t i = 0; i < count; ++i, y += ldy) {
+                 rotate(kt, y, x.cos_sin.data() + (begin + row + i) * d, first, n, shape_.d);
+                 std::memcpy(space_->q.data() + (row + i) * q_dim + first, y, std::size_t(n) * sizeof(float));
+               }
+             });
+    // The last tiles see the most keys: taking them first keeps the threads busy to the end.
+    for (std::int64_t item; (item = attention_queue.next()) >= 0 && !control.stopping();) {
+      const std::int64_t row = (tiles - 1 - item / shape_.heads_kv) * tile, count = std::min(tile, m - row);
+      own.attention.run(state, int(item % shape_.heads_kv), space_->q.data() + row * q_dim, limits + row, count,
+                        space_->attended.data() + row * q_dim);
+      double keys = 0;
+      for (std::int64_t i = 0; i < count; ++i) keys += limits[row + i];
+      control.add_work(4.0 * double(q_dim) / double(shape_.heads_kv) * keys);
       if (thread == 0) control.poll();
     }
+    watch.lap(Stage::attention);
+    wait();
+    // x += attended · Woᵀ
+    begin_input(q_dim);
+    for (std::int64_t item; (item = attended_queue.next()) >= 0;)
+      for (std::int64_t i = item * kNormRows; i < std::min(m, (item + 1) * kNormRows); ++i)
+        input.prepare(i, 0, q_dim, space_->attended.data() + i * q_dim);
+    watch.lap(Stage::rest);
+    wait();
+    multiply(output, output_queue, input, add_to_residual);
+    // x += (silu(h · Wgᵀ) ∘ (h · Wuᵀ)) · Wdᵀ, h = norm(x)
+    if (thread == 0) hidden.begin(m, config_.n_ff);
+    begin_input(width);
+    normalise(thread, ffn_norm_queue, residual, m, weights.ffn_norm);
+    watch.lap(Stage::rest);
+    wait();
+    multiply(gate_up, gate_up_queue, input,
+             [&](std::int64_t row, std::int64_t count, std::int64_t first, std::int64_t n, float* y, std::int64_t ldy) {
+               for (std::int64_t i = 0; i < count; ++i, y += ldy) {
+                 kt.silu_mul(y, y + up_at, n, y);
+                 hidden.prepare(row + i, first, n, y);
+               }
+             });
+    multiply(down, down_queue, hidden, add_to_residual);
   });
-  unpacked.layer = layer;
 }
 
 }  // namespace fastkv::cpu

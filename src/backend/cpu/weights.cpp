@@ -1,4 +1,4 @@
-// Packing a whole model, tensor by tensor on all threads, and unpacking a layer's panels.
+// Packing a whole model, tensor by tensor on all threads.
 #include "backend/cpu/weights.hpp"
 
 #include <sys/mman.h>
@@ -52,8 +52,10 @@ class Packer {
     return out;
   }
 
-  Linear linear(const TensorView& w, const TensorView& bias) { return {matrix(w), vector(bias)}; }
-  Linear linear(const TensorView& w, const TensorView& bias, PanelList list) { return {matrix(w, list), vector(bias)}; }
+  Linear linear(const TensorView& w, const TensorView& bias) { return {matrix(w), vector(bias), {}, {}}; }
+  Linear linear(const TensorView& w, const TensorView& bias, PanelList list) {
+    return {matrix(w, list), vector(bias), {}, {}};
+  }
 
  private:
   /// Copies on the other nodes, each written by the threads of its node.
@@ -128,25 +130,27 @@ void Weights::lock() const {
     for (const Linear* m : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down}) keep(m->w);
 }
 
-std::size_t PanelSet::bytes(const Arithmetic& arithmetic, const std::vector<const PackedTensor*>& weights) {
-  std::size_t total = 0;
-  for (const PackedTensor* w : weights) total += ComputePanels::bytes(arithmetic, *w);
-  return total;
-}
-
-PanelSet::PanelSet(const Arithmetic& arithmetic, const std::vector<const PackedTensor*>& weights,
-                   std::uint8_t* memory) {
-  for (const PackedTensor* w : weights) {
-    panels_.emplace_back(arithmetic, *w, memory);
-    memory += ComputePanels::bytes(arithmetic, *w);
-    count_ += w->panels();
-  }
-}
-
-void PanelSet::unpack(std::int64_t index, float* scratch) const {
-  std::size_t i = 0;
-  while (index >= panels_[i].weights().panels()) index -= panels_[i++].weights().panels();
-  panels_[i].unpack(index, scratch);
+void Weights::keep_panels(const Arithmetic& arithmetic, ThreadTeam& team, HugePages huge_pages) {
+  for (LayerWeights& l : layers)
+    for (Linear* m : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down}) {
+      const PackedTensor& w = m->w;
+      const std::int64_t chunk = chunk_inputs(arithmetic, w.k32());
+      const auto bytes = [&](std::int64_t k0) {
+        return ComputePanels::bytes(arithmetic, w, w.panels(), std::min(chunk, w.k32() - k0));
+      };
+      std::size_t total = 0;
+      for (std::int64_t k0 = 0; k0 < w.k32(); k0 += chunk) total += bytes(k0);
+      m->kept_memory = Buffer(total, "weight panels", huge_pages);
+      std::uint8_t* memory = m->kept_memory.as<std::uint8_t>();
+      for (std::int64_t k0 = 0; k0 < w.k32(); memory += bytes(k0), k0 += chunk)
+        m->kept.emplace_back(arithmetic, w, 0, w.panels(), k0, std::min(chunk, w.k32() - k0), memory);
+      WorkQueue queue(w.panels());
+      team.run([&](int) {
+        Array<float> scratch(std::size_t(w.k32() * simd::kLanes), "weight panel");
+        for (std::int64_t p; (p = queue.next()) >= 0;)
+          for (const ComputePanels& panels : m->kept) panels.unpack(p, scratch.data());
+      });
+    }
 }
 
 }  // namespace fastkv::cpu

@@ -1,4 +1,4 @@
-// All weights of a model in the resident layout, and the compute panels of one layer.
+// All weights of a model in the resident layout.
 #pragma once
 
 #include <vector>
@@ -14,10 +14,13 @@ namespace fastkv::cpu {
 struct Linear {
   PackedTensor w;
   std::vector<float> bias;
-  /// y [m, ldy] += bias on each row.
-  void add_bias(const simd::KernelTable& kernels, float* y, std::int64_t ldy, std::int64_t m) const {
-    for (std::int64_t i = 0; !bias.empty() && i < m; ++i)
-      kernels.add(y + i * ldy, bias.data(), std::int64_t(bias.size()));
+  Buffer kept_memory;
+  std::vector<ComputePanels> kept;  ///< views on kept_memory: all panels of each chunk of inputs, or none (keep_panels)
+
+  /// y [m, ldy] += bias[first .. first + n) on each row.
+  void add_bias(const simd::KernelTable& kernels, std::int64_t first, std::int64_t n, float* y, std::int64_t ldy,
+                std::int64_t m) const {
+    for (std::int64_t i = 0; !bias.empty() && i < m; ++i) kernels.add(y + i * ldy, bias.data() + first, n);
   }
 };
 
@@ -34,6 +37,8 @@ struct Weights {
   std::vector<LayerWeights> layers;  ///< [N]
   /// Asks the system to keep the matrices in RAM; without the privilege they stay swappable.
   void lock() const;
+  /// Unpacks the matrices of all layers for good. The weights must not move afterwards.
+  void keep_panels(const Arithmetic& arithmetic, ThreadTeam& team, HugePages huge_pages);
   const PackedTensor& output() const { return output_own ? output_own : token_embd; }
 
   /// Bytes packed; and the largest single tensor in the file.
@@ -45,20 +50,5 @@ struct Weights {
 /// empty) for it; work counts file bytes.
 Weights pack_weights(const ModelTensors& tensors, ThreadTeam& team, const Placement& placement, HugePages huge_pages,
                      const std::function<void(const TensorView&)>& packed, RunControl& control);
-
-/// The matrices of half a layer unpacked side by side in one buffer.
-class PanelSet {
- public:
-  static std::size_t bytes(const Arithmetic& arithmetic, const std::vector<const PackedTensor*>& weights);
-  PanelSet(const Arithmetic& arithmetic, const std::vector<const PackedTensor*>& weights, std::uint8_t* memory);
-  /// Panels of all matrices, numbered through.
-  std::int64_t count() const { return count_; }
-  void unpack(std::int64_t index, float* scratch) const;
-  const ComputePanels& operator[](std::size_t i) const { return panels_[i]; }
-
- private:
-  std::vector<ComputePanels> panels_;
-  std::int64_t count_ = 0;
-};
 
 }  // namespace fastkv::cpu
