@@ -1,4 +1,4 @@
-// The CPU backend: tiles of rows and panels of weights, spread over pinned threads, on the kernels of simd/.
+// The CPU backend: blocks of outputs and batches of rows, spread over pinned threads, on the kernels of simd/.
 #pragma once
 
 #include <chrono>
