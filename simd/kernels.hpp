@@ -16,20 +16,30 @@
 
 namespace fastkv::simd {
 
-/// Activations quantised to int8 per group of 32: x ≈ scale[k/32] · q[k], |q| ≤ 127.
+/// Activations of decode, quantised to int8 per group of 32: x ≈ scale[k/32] · q[k], |q| ≤ 127.
 struct I8Rows {
   const std::int8_t* q;        ///< [M, K32]
   const float* scale;          ///< [M, K32/32]
   const std::int32_t* sum;     ///< [M, K32/16], Σ q over each 16
 };
 
-/// Weights unpacked for int8 arithmetic: panel p, w = scale · (q − zero) − min.
-struct I8Panels {
-  const std::uint8_t* q;       ///< [P][K32/4][16][4]  [64]; ≤ 127 unless zero is 128
-  const float* scale;          ///< [P][K32/group][16] [64]
-  const float* min;            ///< [P][K32/32][16]    [64], null: none (as always with group 16)
-  int group;                   ///< 16 or 32
-  int zero;                    ///< 0..128
+/// The int8 arithmetic of prefill. Inputs are rotated in blocks of 64 (a Hadamard transform, on activations and weights
+/// alike: their products stay, outliers are spread) and then share a scale in groups of KernelTable::wide_group. K64 is K
+/// padded with zeros to a multiple of 64, G = ⌈K64 / wide_group⌉, the last group may be shorter.
+inline constexpr int kRotation = 64;
+
+/// Rotated activations: H x ≈ scale · q, |q| ≤ 127, H of ±1.
+struct RotatedRows {
+  const std::int8_t* q;     ///< [M, K64]
+  const float* scale;       ///< [M, G]
+  const std::int32_t* sum;  ///< [M, G], Σ q
+};
+
+/// Rotated weights: H w / 64 ≈ scale · (q − zero); zero is 128, or 64 where the level's dot product adds in 16 bits (the
+/// coarser steps are made up for by groups of 32: they cost such a level little).
+struct RotatedPanels {
+  const std::uint8_t* q;  ///< [P][K64/4][16][4] [64], 1 ≤ q < 2 zero
+  const float* scale;     ///< [P][G][16]        [64], with 22 significant bits
 };
 
 /// Element types of cached K and V rows.
@@ -50,11 +60,11 @@ inline constexpr int kKeyStreams = 4, kValueStreams = 2;
 
 struct KernelTable {
   Isa isa;
+  int wide_group;  ///< inputs that share a scale in prefill's int8 arithmetic: 128 or 32
 
   // ---- weights: packed panel -> compute panel ----------------------------------------------------------------------
-  /// q [K32/4][16][4], scale [K32/group][16], min [K32/32][16] of one panel (min only if the packing is affine).
-  /// Exact for quantised packings; float packings are rounded to int8 per (row, 32 inputs), zero 128, group 32.
-  void (*unpack_i8)(Packing packing, const void* panel, std::int64_t k32, std::uint8_t* q, float* scale, float* min);
+  /// q [K64/4][16][4], scale [G][16] of one panel, rotated and rounded to int8. `k` inputs, a multiple of the block.
+  void (*unpack_i8)(Packing packing, const void* panel, std::int64_t k, std::uint8_t* q, float* scale);
   /// out [K32/2][16][2] bfloat16 = weights rounded to nearest even.
   void (*unpack_bf16)(Packing packing, const void* panel, std::int64_t k32, std::uint16_t* out);
   /// out [K32][16] float32 = weights as ggml dequantises them (≤ 2 eps relative).
@@ -63,10 +73,12 @@ struct KernelTable {
   // ---- linear layers: C[M, 16·P] = A · Wᵀ --------------------------------------------------------------------------
   /// q, scale, sum of one row x [k]; q padded with zeros to K32 = round_up(k, 32). scale = max|x| / 127 per 32.
   void (*quantize_i8)(const float* x, std::int64_t k, std::int8_t* q, float* scale, std::int32_t* sum);
-  /// c[m·ldc + 16p + r] = Σ_g a.scale · (b.scale · Σ q·(w − zero)) − a.scale · b.min · Σ q. Integer sums exact (int32).
-  /// |error| ≤ (K32/16 + 4) eps Σ|a|(|scale·(q − zero)| + |min|).
-  void (*gemm_i8)(std::int64_t m, std::int64_t k32, const I8Rows& a, const I8Panels& b, std::int64_t panels, float* c,
-                  std::int64_t ldc);
+  /// q, scale, sum of one row x [k] rotated, of ⌈k/64⌉·64 and G elements.
+  void (*rotate_i8)(const float* x, std::int64_t k, std::int8_t* q, float* scale, std::int32_t* sum);
+  /// c[m·ldc + 16p + r] = Σ_g a.scale · b.scale · Σ a.q (b.q − zero), the inner sums exact (int32).
+  /// |error| ≤ (G + 2) eps Σ_g a.scale · b.scale · |Σ a.q (b.q − zero)|.
+  void (*gemm_i8)(std::int64_t m, std::int64_t k64, const RotatedRows& a, const RotatedPanels& b, std::int64_t panels,
+                  float* c, std::int64_t ldc);
   /// a [M, lda] bfloat16, b [P][k2/2][16][2] bfloat16 [64], k2 even; float32 accumulation; c += if accumulate.
   /// |error| ≤ (k2 + 2) eps Σ|a||w|.
   void (*gemm_bf16)(std::int64_t m, std::int64_t k2, const std::uint16_t* a, std::int64_t lda, const std::uint16_t* b,
@@ -74,8 +86,9 @@ struct KernelTable {
   /// a [M, lda] float32, b [P][k][16] float32 [64]; c += if accumulate. |error| ≤ (k + 1) eps Σ|a||w|.
   void (*gemm_f32)(std::int64_t m, std::int64_t k, const float* a, std::int64_t lda, const float* b, std::int64_t panels,
                    float* c, std::int64_t ldc, bool accumulate);
-  /// out[16·count] = one activation row times `count` consecutive packed panels, read once and fetched ahead; bitwise
-  /// gemm_i8 of unpack_i8. Quantised packings only.
+  /// out[16·count] = one activation row times `count` consecutive packed panels, read once and fetched ahead;
+  /// quantised packings only. out[r] = Σ_g a.scale · (scale · Σ q·(w − zero) − min · Σ q), integer sums exact.
+  /// |error| ≤ (K32/16 + 4) eps Σ|a|(|scale·(w − zero)| + |min|).
   void (*gemv_i8)(Packing packing, const void* panels, std::int64_t k32, const I8Rows& a, std::int64_t count,
                   float* out);
   /// out[16·count] = x [K32] float32 times `count` consecutive packed panels, weights as unpack_f32. Every packing.

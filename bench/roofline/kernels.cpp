@@ -94,20 +94,21 @@ class Builder {
     const auto c = each<float>(kRows * kOutputs);
 
     const auto panels_i8 = make<std::uint8_t>(kInputs * kOutputs);
-    const auto scale = make<float>(kInputs / kGroup * kOutputs);
-    std::fill_n(panels_i8->data(), panels_i8->size(), std::uint8_t{8});
+    const std::int64_t groups = (kInputs + kt.wide_group - 1) / kt.wide_group;
+    const auto scale = make<float>(groups * kOutputs);
+    std::fill_n(panels_i8->data(), panels_i8->size(), std::uint8_t{64});
     std::fill_n(scale->data(), scale->size(), 0.01f);
     const auto q = each<std::int8_t>(kRows * kInputs);
-    const auto a_scale = each<float>(kRows * kInputs / kGroup);
-    const auto sum = each<std::int32_t>(kRows * kInputs / 16);
-    add("gemm_i8 with quantize_i8", shape, Bound::i8, work, [=, &kt](int t) {
+    const auto a_scale = each<float>(kRows * groups);
+    const auto sum = each<std::int32_t>(kRows * groups);
+    add("gemm_i8 with rotate_i8", shape, Bound::i8, work, [=, &kt](int t) {
       const std::size_t i = static_cast<std::size_t>(t);
       for (std::int64_t m = 0; m < kRows; ++m) {
-        kt.quantize_i8(x->data() + m * kInputs, kInputs, q[i]->data() + m * kInputs,
-                       a_scale[i]->data() + m * kInputs / kGroup, sum[i]->data() + m * kInputs / 16);
+        kt.rotate_i8(x->data() + m * kInputs, kInputs, q[i]->data() + m * kInputs, a_scale[i]->data() + m * groups,
+                     sum[i]->data() + m * groups);
       }
-      kt.gemm_i8(kRows, kInputs, {q[i]->data(), a_scale[i]->data(), sum[i]->data()},
-                 {panels_i8->data(), scale->data(), nullptr, kGroup, 8}, kPanels, c[i]->data(), kOutputs);
+      kt.gemm_i8(kRows, kInputs, {q[i]->data(), a_scale[i]->data(), sum[i]->data()}, {panels_i8->data(), scale->data()},
+                 kPanels, c[i]->data(), kOutputs);
     });
 
     const auto panels_bf16 = make<std::uint16_t>(kInputs * kOutputs);

@@ -4,5 +4,6 @@
 
 constinit const fastkv::simd::KernelTable fastkv::simd::kTableAmxBf16 = {
     .isa = Isa::amx_bf16,
+    .wide_group = 128,
     .gemm_bf16 = gemm_bf16,
 };

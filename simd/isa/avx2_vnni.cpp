@@ -5,7 +5,7 @@
 namespace fastkv::simd {
 namespace {
 
-inline constexpr bool kWideCosts = false;
+inline constexpr int kWeightZero = 128, kWideGroup = 128;
 template <bool wide>
 FASTKV_INLINE PartI dot_i8(PartI acc, PartI w, PartI a) {
   return {_mm256_dpbusd_avx_epi32(acc.v, w.v, a.v)};

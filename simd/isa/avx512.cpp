@@ -5,7 +5,7 @@
 namespace fastkv::simd {
 namespace {
 
-inline constexpr bool kWideCosts = true;
+inline constexpr int kWeightZero = 64, kWideGroup = 32;  // two products of 127 · 127 fit into 16 bits
 template <bool wide>
 FASTKV_INLINE I32 dot_i8(I32 acc, I32 w, I32 a) {
   return dot_i8_maddubs<wide>(acc, w, a);

@@ -5,7 +5,7 @@
 namespace fastkv::simd {
 namespace {
 
-inline constexpr bool kWideCosts = false;
+inline constexpr int kWeightZero = 128, kWideGroup = 128;
 FASTKV_INLINE PartF dot_bf16(PartF acc, PartI w, PartI a) { return dot_bf16_float(acc, w, a); }
 
 }  // namespace

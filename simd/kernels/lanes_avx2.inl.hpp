@@ -81,6 +81,11 @@ FASTKV_INLINE PartI to_int(PartF x) { return {_mm256_cvtps_epi32(x.v)}; }
 FASTKV_INLINE PartF even_twice(PartF x) { return {Batch(_mm256_moveldup_ps(x.v))}; }
 FASTKV_INLINE PartF odd_twice(PartF x) { return {Batch(_mm256_movehdup_ps(x.v))}; }
 FASTKV_INLINE PartF swap_pairs(PartF x) { return {Batch(_mm256_permute_ps(x.v, 0xb1))}; }
+template <int Bit>
+FASTKV_INLINE PartF swap_lanes(PartF x) {
+  if constexpr (Bit == 4) return {Batch(_mm256_permute2f128_ps(x.v, x.v, 1))};
+  return {Batch(_mm256_permute_ps(x.v, Bit == 1 ? 0xb1 : 0x4e))};
+}
 
 FASTKV_INLINE PartI lookup16(const std::uint8_t* table, PartI x) {
   const __m256i levels = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i_u*>(table)));
@@ -93,7 +98,9 @@ template <bool wide>
 FASTKV_INLINE PartI dot_i8_maddubs(PartI acc, PartI w, PartI a) {
   const __m256i ones = _mm256_set1_epi16(1);
   if constexpr (!wide) {
-    return {_mm256_add_epi32(acc.v, _mm256_madd_epi16(_mm256_maddubs_epi16(w.v, a.v), ones))};
+    acc.v = _mm256_add_epi32(acc.v, _mm256_madd_epi16(_mm256_maddubs_epi16(w.v, a.v), ones));
+    asm("" : "+x"(acc.v));  // or g++ 12 regroups the sums of a loop and spills them
+    return acc;
   } else {
     const __m256i top = _mm256_set1_epi8(char(0x80));
     const __m256i centred = _mm256_xor_si256(w.v, top);

@@ -83,6 +83,17 @@ FASTKV_INLINE I32 to_int(F32 x) { return {_mm512_cvtps_epi32(x.v)}; }
 FASTKV_INLINE F32 even_twice(F32 x) { return {Batch(_mm512_moveldup_ps(x.v))}; }
 FASTKV_INLINE F32 odd_twice(F32 x) { return {Batch(_mm512_movehdup_ps(x.v))}; }
 FASTKV_INLINE F32 swap_pairs(F32 x) { return {Batch(_mm512_permute_ps(x.v, 0xb1))}; }
+template <int Bit>
+FASTKV_INLINE F32 swap_lanes(F32 x) {
+  if constexpr (Bit >= 4) return {Batch(_mm512_shuffle_f32x4(x.v, x.v, Bit == 4 ? 0xb1 : 0x4e))};
+  return {Batch(_mm512_permute_ps(x.v, Bit == 1 ? 0xb1 : 0x4e))};
+}
+
+FASTKV_INLINE I32 narrow(I32 a, I32 b, I32 c, I32 d) {
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __m512i words = _mm512_packs_epi32(a.v, b.v), more = _mm512_packs_epi32(c.v, d.v);
+  return {_mm512_permutexvar_epi32(order, _mm512_packs_epi16(words, more))};
+}
 
 FASTKV_INLINE I32 lookup16(const std::uint8_t* table, I32 x) {
   const __m512i levels = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i_u*>(table)));
@@ -94,7 +105,9 @@ template <bool wide>
 FASTKV_INLINE I32 dot_i8_maddubs(I32 acc, I32 w, I32 a) {
   const __m512i ones = _mm512_set1_epi16(1);
   if constexpr (!wide) {
-    return {_mm512_add_epi32(acc.v, _mm512_madd_epi16(_mm512_maddubs_epi16(w.v, a.v), ones))};
+    acc.v = _mm512_add_epi32(acc.v, _mm512_madd_epi16(_mm512_maddubs_epi16(w.v, a.v), ones));
+    asm("" : "+v"(acc.v));  // or g++ 12 regroups the sums of a loop and spills them
+    return acc;
   } else {
     const __m512i top = _mm512_set1_epi8(char(0x80));
     const __m512i low = _mm512_maddubs_epi16(_mm512_andnot_si512(top, w.v), a.v);

@@ -116,6 +116,10 @@ FASTKV_INLINE PartI to_int(PartF x) { return {_mm_cvtps_epi32(x.v)}; }
 FASTKV_INLINE PartF even_twice(PartF x) { return {Batch(_mm_shuffle_ps(x.v, x.v, 0xa0))}; }
 FASTKV_INLINE PartF odd_twice(PartF x) { return {Batch(_mm_shuffle_ps(x.v, x.v, 0xf5))}; }
 FASTKV_INLINE PartF swap_pairs(PartF x) { return {Batch(_mm_shuffle_ps(x.v, x.v, 0xb1))}; }
+template <int Bit>
+FASTKV_INLINE PartF swap_lanes(PartF x) {
+  return {Batch(_mm_shuffle_ps(x.v, x.v, Bit == 1 ? 0xb1 : 0x4e))};
+}
 
 FASTKV_INLINE PartI lookup16(const std::uint8_t* table, PartI x) {
   alignas(16) std::uint8_t bytes[16];

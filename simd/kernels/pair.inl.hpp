@@ -189,6 +189,14 @@ template <class F, class T>
 FASTKV_INLINE Pair<F> dot_bf16(Pair<F> acc, Pair<T> w, Pair<T> a) {
   return {dot_bf16(acc.lo, w.lo, a.lo), dot_bf16(acc.hi, w.hi, a.hi)};
 }
+/// Lanes (within ±127) of a, b, c and d as bytes, side by side.
+template <class T>
+FASTKV_INLINE Pair<T> narrow(Pair<T> a, Pair<T> b, Pair<T> c, Pair<T> d) {
+  alignas(64) std::int8_t bytes[4 * Pair<T>::lanes];
+  a.to_i8(bytes), b.to_i8(bytes + Pair<T>::lanes);
+  c.to_i8(bytes + 2 * Pair<T>::lanes), d.to_i8(bytes + 3 * Pair<T>::lanes);
+  return Pair<T>::load(bytes);
+}
 /// Adjacent pairs: (x0,x0,x2,x2,…), (x1,x1,x3,x3,…), (x1,x0,x3,x2,…).
 template <class T>
 FASTKV_INLINE Pair<T> even_twice(Pair<T> x) {
@@ -201,6 +209,15 @@ FASTKV_INLINE Pair<T> odd_twice(Pair<T> x) {
 template <class T>
 FASTKV_INLINE Pair<T> swap_pairs(Pair<T> x) {
   return {swap_pairs(x.lo), swap_pairs(x.hi)};
+}
+/// Lane i <- lane i ^ Bit, Bit a power of two below the number of lanes.
+template <int Bit, class T>
+FASTKV_INLINE Pair<T> swap_lanes(Pair<T> x) {
+  if constexpr (Bit == T::lanes) {
+    return {x.hi, x.lo};
+  } else {
+    return {swap_lanes<Bit>(x.lo), swap_lanes<Bit>(x.hi)};
+  }
 }
 
 // Folding 16 lanes to four, the first step of every horizontal sum: lanes i, i+8 are added first, then i, i+4.

@@ -1,9 +1,11 @@
-// All kernel families of one ISA level as a table. Include after a lanes_*.inl.hpp, kWideCosts, dot_i8 and dot_bf16.
+// All kernel families of one ISA level as a table. Include after a lanes_*.inl.hpp, kWeightZero, kWideGroup, dot_i8 and
+// dot_bf16.
 #pragma once
 
 #include "simd/isa/tables.hpp"
 #include "simd/kernels/attention_decode.inl.hpp"
 #include "simd/kernels/gemm_f32.inl.hpp"
+#include "simd/kernels/gemm_i8.inl.hpp"
 #include "simd/kernels/gemv.inl.hpp"
 #include "simd/kernels/pack.inl.hpp"
 #include "simd/kernels/rows.inl.hpp"
@@ -15,10 +17,12 @@ namespace {
 constexpr KernelTable make_table(Isa isa) {
   return {
       .isa = isa,
+      .wide_group = kWideGroup,
       .unpack_i8 = unpack_i8,
       .unpack_bf16 = unpack_bf16,
       .unpack_f32 = unpack_f32,
       .quantize_i8 = quantize_i8,
+      .rotate_i8 = rotate_i8,
       .gemm_i8 = gemm_i8,
       .gemm_bf16 = gemm_bf16,
       .gemm_f32 = gemm_f32,

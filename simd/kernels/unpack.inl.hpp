@@ -1,4 +1,4 @@
-// From a packed panel to codes, scales and minima, and from those to the compute panels int8, bfloat16 and float32.
+// From a packed panel to codes, scales and minima, and from those to weights in float32, bfloat16 and rotated int8.
 //
 // The planes hold bytes as (lane, input mod 4), so that each step of four inputs is one vector of 16 lanes × 4 bytes,
 // ready for the integer dot product; taking byte b of every lane gives one input of 16 rows, ready for float
@@ -6,7 +6,7 @@
 #pragma once
 
 #include "simd/kernels/format.inl.hpp"
-#include "simd/kernels/quantize.inl.hpp"
+#include "simd/kernels/rotate.inl.hpp"
 
 namespace fastkv::simd {
 namespace {
@@ -152,44 +152,12 @@ void unpack_bf16_as(const void* panel, std::int64_t k32, std::uint16_t* out) {
       });
 }
 
-/// A float packing rounded to int8 per row and 32 inputs: the same scale rule as the activations'.
 template <Packing P>
-void round_i8_as(const void* panel, std::int64_t k32, std::uint8_t* q, float* scale) {
-  const F32 smallest = F32::set(kSmallestMax);
+void unpack_i8_as(const void* panel, std::int64_t k32, std::uint8_t* q, float* scale) {
+  PanelRotation rotation(q, scale);
   for_groups<P>(
-      panel, k32, [&](std::int64_t k, const float* weights) __attribute__((always_inline)) {
-        F32 top = F32::set(0.f);
-        for (int i = 0; i < 32; ++i) top = max(top, abs(F32::load(weights + i * kLanes)));
-        (keep_if_ge(top, top, smallest) / F32::set(127.f)).store(scale + k / 32 * kLanes);
-        const F32 inverse = keep_if_ge(F32::set(127.f) / max(top, smallest), top, smallest);
-        for (int i = 0; i < 32; i += 4) {
-          const auto code = [&](int b) __attribute__((always_inline)) {
-            return (to_level(F32::load(weights + (i + b) * kLanes), inverse) + I32::set(128)) & I32::set(0xff);
-          };
-          const I32 four = code(0) | shift_left<8>(code(1)) | shift_left<16>(code(2)) | shift_left<24>(code(3));
-          four.store(q + (k + i) * kLanes);
-        }
-      });
-}
-
-template <Packing P>
-void unpack_i8_as(const void* panel, std::int64_t k32, std::uint8_t* q, float* scale, float* min) {
-  if constexpr (kFormat<P>.is_float()) {
-    round_i8_as<P>(panel, k32, q, scale);
-  } else {
-    const std::uint8_t* p = static_cast<const std::uint8_t*>(panel);
-    for (std::int64_t k = 0; k < k32; k += kFormat<P>.block, p += kFormat<P>.block_bytes()) {
-      const Block<P> block(p);
-      for (int g = 0; g < Block<P>::groups; ++g, q += 32 * kLanes) {
-        const std::uint8_t* planes = block.planes(g);
-        unroll<8>([&](auto j) __attribute__((always_inline)) {
-          codes<P, decltype(j)::value>(planes).store(q + decltype(j)::value * 64);
-        });
-        for (int part = 0; part < Block<P>::parts; ++part, scale += kLanes) block.scale(g, part).store(scale);
-        if constexpr (kFormat<P>.affine) block.min(g).store(min), min += kLanes;
-      }
-    }
-  }
+      panel, k32, [&](std::int64_t, const float* weights) __attribute__((always_inline)) { rotation.add(weights); });
+  rotation.finish();
 }
 
 /// The address of Entry<P>::call for a packing known at run time.
@@ -241,9 +209,8 @@ struct UnpackF32 {
   static constexpr auto* call = &unpack_f32_as<P>;
 };
 
-void unpack_i8(Packing packing, const void* panel, std::int64_t k32, std::uint8_t* q, float* scale, float* min) {
-  entry_of<UnpackI8, void(const void*, std::int64_t, std::uint8_t*, float*, float*)>(packing)(panel, k32, q, scale,
-                                                                                              min);
+void unpack_i8(Packing packing, const void* panel, std::int64_t k32, std::uint8_t* q, float* scale) {
+  entry_of<UnpackI8, void(const void*, std::int64_t, std::uint8_t*, float*)>(packing)(panel, k32, q, scale);
 }
 void unpack_bf16(Packing packing, const void* panel, std::int64_t k32, std::uint16_t* out) {
   entry_of<UnpackBf16, void(const void*, std::int64_t, std::uint16_t*)>(packing)(panel, k32, out);

@@ -51,11 +51,11 @@ inline std::vector<Arithmetic> arithmetics() {
           {Compute::int8, Gemm::native, "int8"}};
 }
 
-/// What `compute` rounds, for a model whose matrices are floats or not.
-inline Rounding rounding_of(Compute compute, const RandomModel& model) {
+/// What `compute` rounds.
+inline Rounding rounding_of(Compute compute) {
   if (compute == Compute::f32) return Rounding::f32();
   if (compute == Compute::bf16) return Rounding::bf16();
-  return Rounding::int8(model.float_weights);
+  return Rounding::int8();
 }
 
 /// Levels this CPU runs.

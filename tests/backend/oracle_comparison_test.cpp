@@ -117,7 +117,7 @@ TEST_P(OracleComparison, EveryIsaAndBothStages) {
   const auto& [shape, arithmetic] = GetParam();
   const RandomModel model(shape, kSeed);
   const Oracle oracle(model.config, model.tensors);
-  const Rounding rounding = rounding_of(arithmetic.compute, model);
+  const Rounding rounding = rounding_of(arithmetic.compute);
   // One thread: any number gives the same bits (end_to_end/determinism_test.cpp), and thousands of tiny parallel
   // regions on a busy machine are mostly waiting.
   std::vector<std::unique_ptr<Backend>> backends;
@@ -166,7 +166,7 @@ TEST_P(LongPrompt, EveryIsa) {
     run.n_generate = kFed + 1;
     const OracleResult own = oracle.run(prompt, run);
     const std::vector<std::int32_t> feed(own.generated.begin(), own.generated.begin() + kFed);
-    const Spread spread = measure_spread(oracle, prompt, run, own, rounding_of(GetParam().compute, model), 1);
+    const Spread spread = measure_spread(oracle, prompt, run, own, rounding_of(GetParam().compute), 1);
     for (simd::Isa isa : isas()) {
       SCOPED_TRACE(std::string(simd::name(isa)) + (method.method == MethodName::full ? ", full" : ", fastkv"));
       const BackendRun found = run_on(*backend_for(model, isa, GetParam(), 2), model.config, prompt, method, feed);

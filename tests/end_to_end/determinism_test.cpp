@@ -86,7 +86,7 @@ TEST_P(Determinism, AnyTile) {
       const Imposed decisions = decisions_of(expected.trace);
       run.imposed = &decisions;
       const OracleResult exact = oracle.run(prompt, run);
-      bound = kWorst * measure_spread(oracle, prompt, run, exact, rounding_of(GetParam().compute, model), 1).logits;
+      bound = kWorst * measure_spread(oracle, prompt, run, exact, rounding_of(GetParam().compute), 1).logits;
       run.imposed = nullptr;
       continue;
     }

@@ -49,7 +49,7 @@ TEST_P(EngineOracle, EveryMethodCase) {
     run.n_generate = kGenerated;
     run.feed = found.tokens;
     const OracleResult own = oracle.run(prompt, run);
-    const Spread spread = measure_spread(oracle, prompt, run, own, rounding_of(param.compute, model), 2);
+    const Spread spread = measure_spread(oracle, prompt, run, own, rounding_of(param.compute), 2);
     const Imposed decisions = decisions_of(found.trace);
     run.imposed = &decisions;
     const OracleResult exact = oracle.run(prompt, run);

@@ -22,8 +22,8 @@ using Matrix = std::vector<std::vector<double>>;
 struct Rounding {
   double activation = 0;     ///< relative, of each input of a linear layer
   double weight = 0;         ///< relative, of each weight
-  double activation_i8 = 0;  ///< of max|x| per 32 inputs of a linear layer (1/254: int8)
-  double weight_i8 = 0;      ///< of max|w| per 32 inputs of a row (1/254: float weights as int8)
+  double activation_i8 = 0;  ///< of max|H x| per 128 inputs of a linear layer, H a rotation in blocks of 64
+  double weight_i8 = 0;      ///< of max|H w| per 32 inputs of a row
   double attention = 0;      ///< relative, of each q, k, v and probability
   double cache = 0;          ///< relative, of each cached K and V element
   double cache_i8 = 0;       ///< of max|row| per 32 elements (q8_0)
@@ -31,8 +31,7 @@ struct Rounding {
 
   static Rounding f32();
   static Rounding bf16();
-  /// `float_weights`: the file's weights are floats, which int8 arithmetic rounds too.
-  static Rounding int8(bool float_weights);
+  static Rounding int8();
 };
 
 /// What one layer did.
@@ -85,7 +84,7 @@ class Oracle {
     std::int64_t in = 0, out = 0;
     std::vector<double> weight;  ///< [in, out]: transposed, so that the inner loop runs along the outputs
     std::vector<double> bias;    ///< [out] or empty
-    std::vector<double> step;    ///< [in/32, out] max|w| of each 32 inputs
+    std::vector<double> step;    ///< [in64/32, out] max|H w| of each 32 inputs
   };
   struct Layer {
     std::vector<double> attn_norm, ffn_norm;

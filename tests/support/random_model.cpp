@@ -7,16 +7,9 @@
 #include "core/quant_blocks.hpp"
 
 namespace fastkv::test {
-namespace {
-
-bool is_float(DType type) { return type == DType::f32 || type == DType::f16 || type == DType::bf16; }
-
-}  // namespace
-
 TensorView RandomModel::quantized(const std::string& name, DType type, std::int64_t rows, std::int64_t cols,
                                   const std::vector<float>& values) {
   if (std::size_t(cols) % info(type).block_weights != 0) type = DType::f32;
-  float_weights = float_weights || (rows > 1 && is_float(type));
   TensorView view{name, type, rows, cols, nullptr};
   storage_.push_back(std::make_unique<std::byte[]>(view.bytes()));
   std::byte* out = storage_.back().get();

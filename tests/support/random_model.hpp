@@ -30,7 +30,6 @@ struct RandomModel {
   std::uint64_t seed;
   ModelConfig config;
   ModelTensors tensors;
-  bool float_weights = false;  ///< some matrix is f32, f16 or bf16
 
   std::vector<std::int32_t> prompt(std::int64_t n) const;  ///< n random token ids
 

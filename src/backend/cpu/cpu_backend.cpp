@@ -111,11 +111,9 @@ CpuBackend::CpuBackend(const EngineOptions& options, const ModelConfig& config, 
 
   for (const LayerTensors& l : tensors.layers)
     for (const TensorView* t : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down}) {
-      const std::size_t n = std::size_t(round_up(t->rows, simd::kLanes)) * std::size_t(round_up(t->cols, simd::kGroup));
-      // int8: a byte a weight, float scales per 16 or 32 and mins per 32 at most
       if (keep_panels_)
-        kept_panel_bytes_ += arithmetic_.compute == Compute::int8 ? n + n / 4 + n / 8
-                                                                  : n * (arithmetic_.compute == Compute::f32 ? 4 : 2);
+        kept_panel_bytes_ +=
+            ComputePanels::bytes(arithmetic_, ceil_div(t->rows, simd::kLanes), round_up(t->cols, simd::kGroup));
     }
 
   info_.isa = simd::name(isa);
@@ -230,7 +228,9 @@ void CpuBackend::logits(const Hidden& hidden, std::int64_t rows, float* out, Run
   const std::int64_t first = x.n() - rows, width = config_.n_embd;
   for (std::int64_t begin = 0; begin < rows; begin += kRows) {
     const std::int64_t m = std::min(kRows, rows - begin);
-    NarrowLayer narrow(arithmetic_, config_, *team_batch_, *clocks_batch_, NarrowUse::prefill, m);
+    // Under int8 decode's way is the more exact one, and need not rotate the largest matrix for a few rows.
+    const LinearUse use = arithmetic_.compute == Compute::int8 ? LinearUse::decode : LinearUse::prefill;
+    NarrowLayer narrow(arithmetic_, config_, *team_batch_, *clocks_batch_, use, m);
     std::memcpy(narrow.x(), x.x.data() + (first + begin) * width, std::size_t(m * width) * sizeof(float));
     team_batch_->run([&](int thread) { narrow.output_head(thread, weights_, out + begin * config_.n_vocab); });
     control.poll();

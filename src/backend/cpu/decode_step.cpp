@@ -54,7 +54,7 @@ void CpuBackend::decode_step(std::span<const SequenceStep> sequences, float* out
   const int heads = shape_.heads, group = shape_.group();
   const simd::KernelTable& kt = *arithmetic_.kernels;
   if (!narrow_ || narrow_->rows() != m)
-    narrow_ = std::make_unique<NarrowLayer>(decode_arithmetic_, config_, *team_, *clocks_, NarrowUse::decode, m);
+    narrow_ = std::make_unique<NarrowLayer>(decode_arithmetic_, config_, *team_, *clocks_, LinearUse::decode, m);
   NarrowLayer& narrow = *narrow_;
   std::vector<float> cos_sin(std::size_t(m * d));
   rope_table(positions, cos_sin.data());

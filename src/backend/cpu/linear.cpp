@@ -14,15 +14,10 @@ using simd::kLanes;
 
 std::size_t align64(std::size_t n) { return (n + 63) / 64 * 64; }
 
-// int8 unpacking of a packing: float weights are rounded to int8 around 128.
-struct Int8Shape {
-  int group, zero;
-  bool affine;
-};
-Int8Shape int8_shape(const PackedTensor& w) {
-  if (w.is_float()) return {kGroup, 128, false};
-  const simd::PackingInfo& info = simd::info(w.packing());
-  return {info.scale_group, info.zero, info.affine};
+// Inputs as int8 panels have them, and the float scales of one row or lane.
+std::int64_t rotated(std::int64_t k) { return round_up(k, simd::kRotation); }
+std::int64_t scales(const Arithmetic& arithmetic, std::int64_t k) {
+  return ceil_div(rotated(k), arithmetic.kernels->wide_group);
 }
 
 // Elements from one bf16 row to the next: twice an odd number of 64-byte lines, so that pieces of 32 rows, which wait
@@ -37,15 +32,12 @@ std::int64_t chunk_inputs(const Arithmetic& arithmetic, std::int64_t k32) {
   return round_up(ceil_div(k32, ceil_div(k32, limit)), 256);
 }
 
-std::size_t ComputePanels::bytes(const Arithmetic& arithmetic, const PackedTensor& w, std::int64_t count,
-                                 std::int64_t inputs) {
+std::size_t ComputePanels::bytes(const Arithmetic& arithmetic, std::int64_t count, std::int64_t inputs) {
   const std::size_t weights = std::size_t(count) * kLanes * std::size_t(inputs);
   switch (arithmetic.compute) {
-    case Compute::int8: {
-      const Int8Shape shape = int8_shape(w);
-      return align64(weights) + align64(weights / std::size_t(shape.group) * 4) +
-             (shape.affine ? align64(weights / kGroup * 4) : 0);
-    }
+    case Compute::int8:
+      return std::size_t(count) * kLanes *
+             (std::size_t(rotated(inputs)) + std::size_t(scales(arithmetic, inputs)) * sizeof(float));
     case Compute::bf16:
       return align64(weights * 2);
     default:
@@ -63,14 +55,7 @@ ComputePanels::ComputePanels(const Arithmetic& arithmetic, const PackedTensor& w
       inputs_(inputs),
       ldb_(count * kLanes),
       data_(memory) {
-  if (arithmetic.compute != Compute::int8) return;
-  const Int8Shape shape = int8_shape(w);
-  group_ = shape.group;
-  zero_ = shape.zero;
-  const std::size_t weights = std::size_t(count) * kLanes * std::size_t(inputs);
-  scale_ = reinterpret_cast<float*>(memory + align64(weights));
-  if (shape.affine)
-    min_ = reinterpret_cast<float*>(memory + align64(weights) + align64(weights / std::size_t(group_) * 4));
+  if (arithmetic.compute == Compute::int8) scale_ = reinterpret_cast<float*>(memory + count * kLanes * rotated(inputs));
 }
 
 void ComputePanels::unpack(std::int64_t i, float* scratch) const {
@@ -79,8 +64,8 @@ void ComputePanels::unpack(std::int64_t i, float* scratch) const {
   const std::uint8_t* from = w_->panel(first_ + i) + simd::panel_bytes(w_->packing(), k0_);
   switch (arithmetic_->compute) {
     case Compute::int8:
-      kt.unpack_i8(w_->packing(), from, inputs_, data_ + i * weights, scale_ + i * weights / group_,
-                   min_ ? min_ + i * weights / kGroup : nullptr);
+      kt.unpack_i8(w_->packing(), from, inputs_, data_ + i * kLanes * rotated(inputs_),
+                   scale_ + i * kLanes * scales(*arithmetic_, inputs_));
       return;
     case Compute::bf16:
       kt.unpack_bf16(w_->packing(), from, inputs_, reinterpret_cast<std::uint16_t*>(data_) + i * weights);
@@ -104,9 +89,8 @@ ComputePanels ComputePanels::slice(std::int64_t i, std::int64_t count) const {
   part.first_ += i;
   part.count_ = count;
   if (arithmetic_->compute == Compute::int8) {
-    part.data_ += weights;
-    part.scale_ += weights / group_;
-    if (min_) part.min_ += weights / kGroup;
+    part.data_ += i * kLanes * rotated(inputs_);
+    part.scale_ += i * kLanes * scales(*arithmetic_, inputs_);
   } else if (arithmetic_->blas) {
     part.data_ += i * kLanes * std::int64_t(sizeof(float));
   } else {
@@ -122,19 +106,19 @@ bool ComputePanels::join(const ComputePanels& next) {
   return true;
 }
 
-std::size_t RowTile::bytes(const Arithmetic& arithmetic, std::int64_t rows, std::int64_t max_k, bool keep_float) {
-  const std::size_t n = std::size_t(rows) * std::size_t(round_up(max_k, kGroup));
-  std::size_t total = keep_float || arithmetic.compute == Compute::f32 ? n * sizeof(float) : 0;
+std::size_t RowTile::bytes(const Arithmetic& arithmetic, LinearUse use, std::int64_t rows, std::int64_t max_k) {
+  const std::size_t n = std::size_t(rows) * std::size_t(rotated(max_k));
+  std::size_t total = use == LinearUse::decode || arithmetic.compute == Compute::f32 ? n * sizeof(float) : 0;
   if (arithmetic.compute == Compute::int8) total += n + n / kGroup * sizeof(float) + n / 16 * sizeof(std::int32_t);
   if (arithmetic.compute == Compute::bf16)
     total += std::size_t(rows) * std::size_t(row_stride(max_k)) * sizeof(std::uint16_t);
   return total;
 }
 
-RowTile::RowTile(const Arithmetic& arithmetic, std::int64_t rows, std::int64_t max_k, bool keep_float)
-    : arithmetic_(&arithmetic) {
-  const std::size_t n = std::size_t(rows) * std::size_t(round_up(max_k, kGroup));
-  if (keep_float || arithmetic.compute == Compute::f32) x_ = Array<float>(n, "activation rows");
+RowTile::RowTile(const Arithmetic& arithmetic, LinearUse use, std::int64_t rows, std::int64_t max_k)
+    : arithmetic_(&arithmetic), use_(use) {
+  const std::size_t n = std::size_t(rows) * std::size_t(rotated(max_k));
+  if (use == LinearUse::decode || arithmetic.compute == Compute::f32) x_ = Array<float>(n, "activation rows");
   if (arithmetic.compute == Compute::int8) {
     q_ = Array<std::int8_t>(n, "activation rows");
     scale_ = Array<float>(n / kGroup, "activation rows");
@@ -159,9 +143,13 @@ void RowTile::prepare(std::int64_t i, std::int64_t first, std::int64_t n, const 
     std::memcpy(row, x, std::size_t(n) * sizeof(float));
     std::memset(row + n, 0, std::size_t(padding) * sizeof(float));
   }
-  if (arithmetic_->compute == Compute::int8)
+  if (arithmetic_->compute == Compute::int8 && use_ == LinearUse::prefill) {
+    const std::int64_t group = i * scales(*arithmetic_, k_) + first / kt.wide_group;
+    kt.rotate_i8(x, n, q_.data() + i * rotated(k_) + first, scale_.data() + group, sum_.data() + group);
+  } else if (arithmetic_->compute == Compute::int8) {
     kt.quantize_i8(x, n, q_.data() + i * k32_ + first, scale_.data() + (i * k32_ + first) / kGroup,
                    sum_.data() + (i * k32_ + first) / 16);
+  }
   if (arithmetic_->compute == Compute::bf16) {
     std::uint16_t* row = bf16_.data() + i * ld_ + first;
     kt.f32_to_bf16(x, n, row);
@@ -178,11 +166,12 @@ void RowTile::multiply(const ComputePanels& w, std::int64_t row, std::int64_t m,
   const simd::KernelTable& kt = *arithmetic_->kernels;
   check(w.w_->k32() == k32_, ErrorCode::internal, "RowTile::multiply: ", k32_, " inputs for ", w.w_->k32());
   switch (arithmetic_->compute) {
-    case Compute::int8:
-      kt.gemm_i8(m, k32_,
-                 {q_.data() + row * k32_, scale_.data() + row * (k32_ / kGroup), sum_.data() + row * (k32_ / 16)},
-                 {w.data_, w.scale_, w.min_, w.group_, w.zero_}, w.count_, c, ldc);
+    case Compute::int8: {
+      const std::int64_t k64 = rotated(k32_), groups = scales(*arithmetic_, k32_);
+      kt.gemm_i8(m, k64, {q_.data() + row * k64, scale_.data() + row * groups, sum_.data() + row * groups},
+                 {w.data_, w.scale_}, w.count_, c, ldc);
       return;
+    }
     case Compute::bf16:
       kt.gemm_bf16(m, w.inputs_, bf16_.data() + row * ld_ + w.k0_, ld_, reinterpret_cast<const std::uint16_t*>(w.data_),
                    w.count_, c, ldc, w.k0_ > 0);
@@ -202,13 +191,10 @@ void RowTile::multiply_panel(const PackedTensor& w, std::int64_t p, float* scrat
   const simd::KernelTable& kt = *arithmetic_->kernels;
   switch (arithmetic_->compute) {
     case Compute::int8: {
-      const Int8Shape shape = int8_shape(w);
       auto* q = reinterpret_cast<std::uint8_t*>(scratch);
-      float* scale = scratch + k32_ * kLanes / 4;  // q takes a byte a weight
-      float* min = shape.affine ? scale + k32_ * kLanes / shape.group : nullptr;
-      kt.unpack_i8(w.packing(), w.panel(p), k32_, q, scale, min);
-      kt.gemm_i8(m_, k32_, {q_.data(), scale_.data(), sum_.data()}, {q, scale, min, shape.group, shape.zero}, 1, out,
-                 kLanes);
+      float* scale = scratch + rotated(k32_) * kLanes / 4;  // q takes a byte a weight
+      kt.unpack_i8(w.packing(), w.panel(p), k32_, q, scale);
+      kt.gemm_i8(m_, rotated(k32_), {q_.data(), scale_.data(), sum_.data()}, {q, scale}, 1, out, kLanes);
       return;
     }
     case Compute::bf16: {

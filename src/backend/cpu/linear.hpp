@@ -26,14 +26,13 @@ struct Arithmetic {
 std::int64_t chunk_inputs(const Arithmetic& arithmetic, std::int64_t k32);
 
 /// Panels [first, first + count) and inputs [k0, k0 + inputs) of a weight matrix in compute layout:
-///   int8     q [count][K/4][16][4] uint8, scale [count][K/group][16], min [count][K/32][16]
+///   int8     q [count][K64/4][16][4] uint8, scale [count][G][16] (simd::RotatedPanels)
 ///   bf16     [count][K/2][16][2]
 ///   f32      [count][K][16]; for OpenBLAS [K][16·count] row-major
 /// with K = inputs.
 class ComputePanels {
  public:
-  static std::size_t bytes(const Arithmetic& arithmetic, const PackedTensor& w, std::int64_t count,
-                           std::int64_t inputs);
+  static std::size_t bytes(const Arithmetic& arithmetic, std::int64_t count, std::int64_t inputs);
   /// A view on `memory` (64-byte aligned, bytes() of them); unpack() fills it.
   ComputePanels(const Arithmetic& arithmetic, const PackedTensor& w, std::int64_t first, std::int64_t count,
                 std::int64_t k0, std::int64_t inputs, std::uint8_t* memory);
@@ -50,28 +49,30 @@ class ComputePanels {
   const Arithmetic* arithmetic_;
   const PackedTensor* w_;
   std::int64_t first_, count_, k0_, inputs_;
-  std::int64_t ldb_;                         ///< OpenBLAS only
-  std::uint8_t* data_;                       ///< q, bf16 or f32
-  float *scale_ = nullptr, *min_ = nullptr;  ///< int8 only
-  int group_ = simd::kGroup, zero_ = 0;      ///< int8 only
+  std::int64_t ldb_;        ///< OpenBLAS only
+  std::uint8_t* data_;      ///< q, bf16 or f32
+  float* scale_ = nullptr;  ///< int8 only
 };
 
+/// Whose arithmetic: prefill's, or decode's, which takes the weights from their packed form, read once.
+enum class LinearUse { prefill, decode };
+
 /// Activation rows [rows, K] in the arithmetic's form, prepared once and multiplied with several matrices. Different
-/// rows may be prepared by different threads; a row's columns too, in pieces that begin at multiples of 32.
+/// rows may be prepared by different threads; a row's columns too, in pieces that begin at multiples of 128.
 class RowTile {
  public:
   RowTile() = default;
-  /// Room for `rows` rows of `max_k` inputs. `keep_float`: also as float32, for multiply_packed().
-  RowTile(const Arithmetic& arithmetic, std::int64_t rows, std::int64_t max_k, bool keep_float);
-  static std::size_t bytes(const Arithmetic& arithmetic, std::int64_t rows, std::int64_t max_k, bool keep_float);
+  /// Room for `rows` rows of `max_k` inputs; for decode as float32 too.
+  RowTile(const Arithmetic& arithmetic, LinearUse use, std::int64_t rows, std::int64_t max_k);
+  static std::size_t bytes(const Arithmetic& arithmetic, LinearUse use, std::int64_t rows, std::int64_t max_k);
 
   /// What follows concerns m rows of k inputs.
   void begin(std::int64_t m, std::int64_t k);
-  /// Row i, columns [first, first + n) from x; n is a multiple of 32 or reaches K.
+  /// Row i, columns [first, first + n) from x; n is a multiple of 128 or reaches K.
   void prepare(std::int64_t i, std::int64_t first, std::int64_t n, const float* x);
   /// begin(), then all of x [m, ldx] float32, the first k of each row.
   void prepare_all(const float* x, std::int64_t ldx, std::int64_t m, std::int64_t k);
-  /// c [m, ldc ≥ 16·count] = rows [row, row + m) · Wᵀ over w's inputs; += unless w begins at input 0.
+  /// For prefill: c [m, ldc ≥ 16·count] = rows [row, row + m) · Wᵀ over w's inputs; += unless w begins at input 0.
   void multiply(const ComputePanels& w, std::int64_t row, std::int64_t m, float* c, std::int64_t ldc) const;
   /// out [m, 16] = the rows prepared · panel `p` of packed weights, in the arithmetic of multiply() and, for own
   /// kernels, bitwise its columns 16p .. 16p+15. `scratch`: float [K32][16].
@@ -82,6 +83,7 @@ class RowTile {
 
  private:
   const Arithmetic* arithmetic_;
+  LinearUse use_ = LinearUse::prefill;
   std::int64_t m_ = 0, k_ = 0, k32_ = 0;
   std::int64_t ld_ = 0;  ///< of bf16 rows
   Array<float> x_;       ///< [rows, K32] zero-padded copy (f32; float weights in decode)

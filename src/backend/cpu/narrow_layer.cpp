@@ -24,11 +24,12 @@ std::size_t panel_floats(const ModelConfig& c) { return std::size_t(kLanes) * st
 std::size_t NarrowLayer::bytes(const Arithmetic& arithmetic, const ModelConfig& c, int threads, std::int64_t rows) {
   const std::size_t shared = std::size_t(c.n_embd + 2 * c.q_dim() + 2 * c.kv_dim() + c.n_ff);
   return std::size_t(rows) * (shared + std::size_t(threads) * std::size_t(c.n_embd)) * sizeof(float) +
-         std::size_t(threads) * (RowTile::bytes(arithmetic, rows, widest(c), true) + panel_floats(c) * sizeof(float));
+         std::size_t(threads) *
+             (RowTile::bytes(arithmetic, LinearUse::decode, rows, widest(c)) + panel_floats(c) * sizeof(float));
 }
 
 NarrowLayer::NarrowLayer(const Arithmetic& arithmetic, const ModelConfig& c, ThreadTeam& team, StageClocks& clocks,
-                         NarrowUse use, std::int64_t rows)
+                         LinearUse use, std::int64_t rows)
     : arithmetic_(arithmetic),
       config_(c),
       team_(team),
@@ -50,7 +51,7 @@ NarrowLayer::NarrowLayer(const Arithmetic& arithmetic, const ModelConfig& c, Thr
   own_.resize(std::size_t(team.size()));
   team.run([&](int thread) {  // each thread touches its own first
     own_[std::size_t(thread)] = std::make_unique<Own>(
-        Own{RowTile(arithmetic, rows, widest(c), true), Array<float>(m * std::size_t(c.n_embd), "decode rows"),
+        Own{RowTile(arithmetic, use, rows, widest(c)), Array<float>(m * std::size_t(c.n_embd), "decode rows"),
             Array<float>(2 * kMaxPanels * m * kLanes, "decode rows"), Array<float>(panel_floats(c), "weight panel")});
   });
 }
@@ -58,7 +59,7 @@ NarrowLayer::NarrowLayer(const Arithmetic& arithmetic, const ModelConfig& c, Thr
 NarrowLayer::Strides NarrowLayer::multiply_panels(int thread, const PackedTensor& w, std::int64_t p, std::int64_t count,
                                                   float* y) const {
   const Own& own = *own_[std::size_t(thread)];
-  if (use_ == NarrowUse::decode) {
+  if (use_ == LinearUse::decode) {
     own.tile.multiply_packed(w, p, count, y);
     return {count * kLanes, kLanes};
   }

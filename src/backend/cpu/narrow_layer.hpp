@@ -12,16 +12,13 @@
 
 namespace fastkv::cpu {
 
-/// Prefill must compute these rows as it computes tiles of many (shortcut S2 is lossless); decode takes the fastest way
-/// to read the weights once.
-enum class NarrowUse { prefill, decode };
-
-/// Buffers of M rows, shared by a team. The methods are called by every thread inside ThreadTeam::run and end with a
+/// Buffers of M rows, shared by a team. With LinearUse::prefill the rows are computed as tiles of many are (shortcut S2
+/// is lossless). The methods are called by every thread inside ThreadTeam::run and end with a
 /// barrier, after which their results may be read by all. They start the thread's watch, which runs on when they return.
 class NarrowLayer {
  public:
   NarrowLayer(const Arithmetic& arithmetic, const ModelConfig& config, ThreadTeam& team, StageClocks& clocks,
-              NarrowUse use, std::int64_t rows);
+              LinearUse use, std::int64_t rows);
   static std::size_t bytes(const Arithmetic& arithmetic, const ModelConfig& config, int threads, std::int64_t rows);
 
   std::int64_t rows() const { return rows_; }
@@ -61,7 +58,7 @@ class NarrowLayer {
   const ModelConfig& config_;
   ThreadTeam& team_;
   StageClocks& clocks_;
-  NarrowUse use_;
+  LinearUse use_;
   std::int64_t rows_;
   Array<float> x_, q_, k_, v_, attention_, act_;
   struct Own {  ///< per thread

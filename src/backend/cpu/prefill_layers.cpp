@@ -68,9 +68,9 @@ std::size_t CpuBackend::space_bytes(std::int64_t rows) const {
                           std::size_t(simd::kLanes * round_up(widest(c), simd::kGroup)) * sizeof(float) +
                           AttentionTile::bytes(arithmetic_, shape_, attention_rows(rows)) +
                           std::size_t(c.n_embd) * sizeof(float);
-  return RowTile::bytes(arithmetic_, rows, std::max(c.n_embd, c.q_dim()), false) +
-         RowTile::bytes(arithmetic_, rows, c.n_ff, false) + std::size_t(2 * rows * c.q_dim()) * sizeof(float) +
-         std::size_t(team_batch_->size()) * own;
+  return RowTile::bytes(arithmetic_, LinearUse::prefill, rows, std::max(c.n_embd, c.q_dim())) +
+         RowTile::bytes(arithmetic_, LinearUse::prefill, rows, c.n_ff) +
+         std::size_t(2 * rows * c.q_dim()) * sizeof(float) + std::size_t(team_batch_->size()) * own;
 }
 
 void CpuBackend::make_space(std::int64_t rows) {
@@ -78,8 +78,8 @@ void CpuBackend::make_space(std::int64_t rows) {
   const ModelConfig& c = config_;
   space_.reset();
   space_ = std::make_unique<Space>(space_for(rows));
-  space_->input = RowTile(arithmetic_, rows, std::max(c.n_embd, c.q_dim()), false);
-  space_->hidden = RowTile(arithmetic_, rows, c.n_ff, false);
+  space_->input = RowTile(arithmetic_, LinearUse::prefill, rows, std::max(c.n_embd, c.q_dim()));
+  space_->hidden = RowTile(arithmetic_, LinearUse::prefill, rows, c.n_ff);
   space_->q = Array<float>(std::size_t(rows * c.q_dim()), "queries", huge_pages_);
   space_->attended = Array<float>(std::size_t(rows * c.q_dim()), "attention output", huge_pages_);
   space_->own.resize(std::size_t(team_batch_->size()));
@@ -175,7 +175,7 @@ void CpuBackend::score_queries(const LayerWeights& weights, const CpuHidden& x, 
   constexpr std::int64_t kChunk = 64;  // rows that share one read of Wq
   for (std::int64_t begin = 0; begin < rows; begin += kChunk) {
     const std::int64_t m = std::min(kChunk, rows - begin);
-    NarrowLayer narrow(arithmetic_, config_, *team_batch_, *clocks_batch_, NarrowUse::prefill, m);
+    NarrowLayer narrow(arithmetic_, config_, *team_batch_, *clocks_batch_, LinearUse::prefill, m);
     std::memcpy(narrow.x(), x.x.data() + (first + begin) * width, std::size_t(m * width) * sizeof(float));
     team_batch_->run([&](int thread) { narrow.project(thread, weights, false); });
     for (std::int64_t i = 0; i < m; ++i)
@@ -206,7 +206,7 @@ void CpuBackend::finish_narrow(const LayerWeights& weights, CpuHidden& x, const 
   gather(x, selection);
   const std::int64_t m = std::int64_t(rows.size()), width = config_.n_embd, q_dim = config_.q_dim();
   make_space(m);
-  NarrowLayer narrow(arithmetic_, config_, *team_batch_, *clocks_batch_, NarrowUse::prefill, m);
+  NarrowLayer narrow(arithmetic_, config_, *team_batch_, *clocks_batch_, LinearUse::prefill, m);
   std::memcpy(narrow.x(), x.x.data(), std::size_t(m * width) * sizeof(float));
   std::vector<std::int32_t> limits;
   for (std::int32_t row : rows) limits.push_back(row + 1);

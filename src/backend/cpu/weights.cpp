@@ -136,7 +136,7 @@ void Weights::keep_panels(const Arithmetic& arithmetic, ThreadTeam& team, HugePa
       const PackedTensor& w = m->w;
       const std::int64_t chunk = chunk_inputs(arithmetic, w.k32());
       const auto bytes = [&](std::int64_t k0) {
-        return ComputePanels::bytes(arithmetic, w, w.panels(), std::min(chunk, w.k32() - k0));
+        return ComputePanels::bytes(arithmetic, w.panels(), std::min(chunk, w.k32() - k0));
       };
       std::size_t total = 0;
       for (std::int64_t k0 = 0; k0 < w.k32(); k0 += chunk) total += bytes(k0);

@@ -13,7 +13,7 @@ using simd::kLanes;
 constexpr std::int64_t kBlockBytes = 1 << 20;
 constexpr std::int64_t kMaxPanels = 32;
 constexpr std::int64_t kUnit = 8;        ///< panels: 128 outputs, so that a block of a row can be quantised by itself
-constexpr std::int64_t kStripRows = 96;  ///< a multiple of the rows of every kernel's tile: 32, 12, 6, 4
+constexpr std::int64_t kStripRows = 96;  ///< a multiple of the rows of the kernels' tiles: 32, 12, 6, 4; int8 has 7
 constexpr std::int64_t kItemsPerThread = 2;
 
 }  // namespace
@@ -42,10 +42,7 @@ WideShape::WideShape(const Arithmetic& arithmetic, int matrices, std::int64_t ou
 }
 
 std::size_t WideShape::panel_bytes(const Arithmetic& arithmetic) const {
-  const std::size_t weights = std::size_t(panels * kLanes * inputs);
-  // int8: a byte a weight, float scales per 16 or 32 and mins per 32 at most, each rounded up to 64 bytes
-  if (arithmetic.compute == Compute::int8) return weights + weights / 4 + weights / 8 + 192;
-  return weights * (arithmetic.compute == Compute::bf16 ? 2 : 4);
+  return ComputePanels::bytes(arithmetic, panels, inputs);
 }
 
 WideLinear::WideLinear(const Arithmetic& arithmetic, std::initializer_list<const Linear*> matrices, std::int64_t rows,
