@@ -93,11 +93,11 @@ class Builder {
     const auto x = random_floats(kRows * kInputs);
     const auto c = each<float>(kRows * kOutputs);
 
-    const auto panels_i8 = make<std::uint8_t>(kInputs * kOutputs);
     const std::int64_t groups = (kInputs + kt.wide_group - 1) / kt.wide_group;
+    const auto panels_i8 = make<std::uint8_t>(kInputs * kOutputs);
     const auto scale = make<float>(groups * kOutputs);
-    std::fill_n(panels_i8->data(), panels_i8->size(), std::uint8_t{64});
-    std::fill_n(scale->data(), scale->size(), 0.01f);
+    std::fill_n(panels_i8->data(), panels_i8->size(), std::uint8_t{70});
+    std::fill_n(scale->data(), scale->size(), 0x1p-7f);
     const auto q = each<std::int8_t>(kRows * kInputs);
     const auto a_scale = each<float>(kRows * groups);
     const auto sum = each<std::int32_t>(kRows * groups);
