@@ -2,7 +2,9 @@
 #include "backend/cpu/scores.hpp"
 
 #include <algorithm>
-#include <limits>
+#include <bit>
+#include <cmath>
+#include <cstdint>
 #include <numeric>
 
 #include "core/check.hpp"
@@ -12,6 +14,7 @@ namespace fastkv::cpu {
 namespace {
 
 constexpr std::int64_t kChunk = 1024;  // keys a thread takes at a time
+constexpr std::int64_t kKeys = 64;     // of which so many are multiplied together
 
 std::unique_ptr<CpuScores> make_scores(int heads, std::int64_t n) {
   auto scores = std::make_unique<CpuScores>();
@@ -21,57 +24,82 @@ std::unique_ptr<CpuScores> make_scores(int heads, std::int64_t n) {
   return scores;
 }
 
-// NaN (a broken model) ranks last, so that the order stays total.
-float rank(float score) { return score == score ? score : -std::numeric_limits<float>::infinity(); }
+// Ascending from the highest score, and among equals from the lowest row: one comparison of integers instead of two of
+// floats found through an index. NaN (a broken model) ranks last.
+std::uint64_t ranked(float score, std::int64_t row) {
+  if (score != score) return ~std::uint64_t(0) << 32 | std::uint64_t(row);
+  const std::uint32_t bits = std::bit_cast<std::uint32_t>(score + 0.0f);  // −0 equals 0
+  const std::uint32_t rising = bits >> 31 ? ~bits : bits | 0x80000000u;
+  return std::uint64_t(~rising) << 32 | std::uint64_t(row);
+}
 
 }  // namespace
 
 std::size_t window_score_bytes(const AttentionShape& shape, std::int64_t window, std::int64_t n) {
-  return std::size_t(shape.heads) * (std::size_t(window) + 3) * std::size_t(round_up(n, simd::kLanes)) * sizeof(float);
+  const std::size_t columns = std::size_t(round_up(n, simd::kLanes) + 2 * ceil_div(n, kChunk));
+  return std::size_t(shape.heads) * (std::size_t(window) + 3) * columns * sizeof(float);
 }
 
 std::unique_ptr<CpuScores> window_scores(const ScoreContext& context, const CpuLayerState& state, std::int64_t window,
                                          std::int64_t drop) {
   const simd::KernelTable& kt = *context.arithmetic.kernels;
   const int heads = context.shape.heads, group = context.shape.group(), d = context.shape.d;
-  const std::int64_t n = state.n, n16 = round_up(n, simd::kLanes);
+  const std::int64_t n = state.n, n16 = round_up(n, simd::kLanes), head_rows = group * window;
   check(window >= 1 && window <= state.score_rows && drop <= n, ErrorCode::internal, "window_scores: ", window,
         " rows asked, ", state.score_rows, " kept");
-  Array<float> z(std::size_t(heads) * std::size_t(window) * std::size_t(n16), "window scores");  // [H][w][n16]
-  Array<float> inverse_sum(std::size_t(heads) * std::size_t(window), "window scores");
+  const std::int64_t chunks = ceil_div(n, kChunk);
+  const std::size_t all_rows = std::size_t(heads) * std::size_t(window);
+  Array<float> z(all_rows * std::size_t(n16), "window scores");  // [H][w][n16]
+  // of each row's chunks: the maximum and the sum of exponentials below it, then the factor of the whole row's softmax
+  Array<float> maxima(all_rows * std::size_t(chunks), "window scores"), sums(maxima.size(), "window scores");
+  const std::int64_t own_floats = round_up((head_rows + kKeys) * d, simd::kLanes);
+  Array<float> own(std::size_t(context.team.size() * own_floats), "window scores");
   auto scores = make_scores(heads, n - drop);
 
-  const std::int64_t chunks = (n + kChunk - 1) / kChunk;
-  WorkQueue dots(context.shape.heads_kv * chunks), rows(heads * window), sums(heads * chunks);
+  WorkQueue dots(context.shape.heads_kv * chunks), rows(heads * window), columns(heads * chunks);
   context.team.run([&](int thread) {
-    // z[h, a, j] = q_a · k_j, sixteen keys at a time for the G heads that share them
-    alignas(64) float panel[kMaxHeadDim * simd::kLanes];  // [d][16]
+    // e[h, a, j] = exp(scale · q_a · k_j − maximum of the chunk): row a sees keys 0 .. n − w + a
+    float *panels = own.data() + thread * own_floats, *q = panels + kKeys * d;  // [4][d][16], [G·w][d]
     const std::int64_t score_ld = std::int64_t(heads) * d, first_row = state.score_rows - window;
     for (std::int64_t item; (item = dots.next()) >= 0 && !context.control.stopping();) {
-      const std::int64_t head = item / chunks, begin = item % chunks * kChunk, end = std::min(n, begin + kChunk);
-      for (std::int64_t j = begin; j < end; j += simd::kLanes) {
-        kt.pack_keys_f32(state.k.data() + (head * n + j) * d, d, int(std::min<std::int64_t>(simd::kLanes, end - j)), d,
-                         panel);
-        for (std::int64_t h = head * group; h < (head + 1) * group; ++h)
-          kt.gemm_f32(window, d, state.score_q.data() + first_row * score_ld + h * d, score_ld, panel, 1,
-                      z.data() + h * window * n16 + j, n16, false);
+      const std::int64_t head = item / chunks, chunk = item % chunks, begin = chunk * kChunk;
+      const std::int64_t end = std::min(n, begin + kChunk), row0 = head * head_rows;
+      for (std::int64_t r = 0; r < head_rows; ++r)
+        std::copy_n(state.score_q.data() + (first_row + r % window) * score_ld + (head * group + r / window) * d, d,
+                    q + r * d);
+      for (std::int64_t j = begin; j < end; j += kKeys) {
+        const std::int64_t count = ceil_div(std::min<std::int64_t>(kKeys, end - j), simd::kLanes);
+        for (std::int64_t p = 0; p < count; ++p) {
+          const std::int64_t key = j + p * simd::kLanes;
+          kt.pack_keys_f32(state.k.data() + (head * n + key) * d, d,
+                           int(std::min<std::int64_t>(simd::kLanes, end - key)), d, panels + p * simd::kLanes * d);
+        }
+        kt.gemm_f32(head_rows, d, q, d, panels, count, z.data() + row0 * n16 + j, n16, false);
+      }
+      for (std::int64_t r = row0; r < row0 + head_rows; ++r) {
+        const std::int64_t seen = std::clamp<std::int64_t>(n - window + r % window + 1 - begin, 0, end - begin);
+        float* e = z.data() + r * n16 + begin;
+        const float max = context.shape.scale * kt.row_max(e, seen);
+        maxima[std::size_t(r * chunks + chunk)] = max;
+        sums[std::size_t(r * chunks + chunk)] = kt.exp_sum(e, seen, context.shape.scale, max);
+        std::fill(e + seen, e + (end - begin), 0.0f);
       }
     }
     context.team.barrier();
-    // A = softmax over all n columns, causal inside the window: row a sees keys 0 .. n − w + a
-    for (std::int64_t item; (item = rows.next()) >= 0 && !context.control.stopping();) {
-      const std::int64_t visible = n - window + item % window + 1;
-      float* row = z.data() + item * n16;
-      const float max = context.shape.scale * kt.row_max(row, visible);
-      inverse_sum[std::size_t(item)] = 1.0f / kt.exp_sum(row, visible, context.shape.scale, max);
-      std::fill(row + visible, row + n16, 0.0f);
+    for (std::int64_t r; (r = rows.next()) >= 0 && !context.control.stopping();) {
+      float *max = maxima.data() + r * chunks, *sum = sums.data() + r * chunks;
+      const float top = *std::max_element(max, max + chunks);
+      float total = 0;
+      for (std::int64_t c = 0; c < chunks; ++c) total += sum[c] * (max[c] = std::exp(max[c] - top));
+      for (std::int64_t c = 0; c < chunks; ++c) sum[c] = max[c] / total;
     }
     context.team.barrier();
     // S[h, j] = Σ_a A[h, a, j]
-    for (std::int64_t item; (item = sums.next()) >= 0 && !context.control.stopping();) {
-      const std::int64_t h = item / chunks, begin = item % chunks * kChunk, end = std::min(n - drop, begin + kChunk);
-      for (std::int64_t a = 0; a < window && begin < end; ++a)
-        kt.axpy(inverse_sum[std::size_t(h * window + a)], z.data() + (h * window + a) * n16 + begin, end - begin,
+    for (std::int64_t item; (item = columns.next()) >= 0 && !context.control.stopping();) {
+      const std::int64_t h = item / chunks, chunk = item % chunks, begin = chunk * kChunk;
+      const std::int64_t end = std::min(n - drop, begin + kChunk);
+      for (std::int64_t r = h * window; r < (h + 1) * window && begin < end; ++r)
+        kt.axpy(sums[std::size_t(r * chunks + chunk)], z.data() + r * n16 + begin, end - begin,
                 scores->row(int(h)) + begin);
     }
     if (thread == 0) context.control.poll();
@@ -137,19 +165,16 @@ std::unique_ptr<CpuSelection> top_k(ThreadTeam& team, const CpuScores& scores, s
   out->rows.resize(std::size_t(scores.heads));
   WorkQueue heads(scores.heads);
   team.run([&](int) {
-    std::vector<std::int32_t> order(std::size_t(free_end - free_begin));
+    std::vector<std::uint64_t> order(std::size_t(free_end - free_begin));
     for (std::int64_t h; (h = heads.next()) >= 0;) {
       const float* s = scores.row(int(h));
-      std::iota(order.begin(), order.end(), std::int32_t(free_begin));
+      for (std::int64_t j = free_begin; j < free_end; ++j) order[std::size_t(j - free_begin)] = ranked(s[j], j);
       if (wanted > 0 && wanted < std::int64_t(order.size()))
-        std::nth_element(order.begin(), order.begin() + wanted - 1, order.end(), [s](std::int32_t a, std::int32_t b) {
-          const float x = rank(s[a]), y = rank(s[b]);
-          return x != y ? x > y : a < b;
-        });
+        std::nth_element(order.begin(), order.begin() + wanted - 1, order.end());
       auto& rows = out->rows[std::size_t(h)];
       rows.resize(std::size_t(k));
       std::iota(rows.begin(), rows.begin() + first, 0);
-      std::copy_n(order.begin(), wanted, rows.begin() + first);
+      for (std::int64_t i = 0; i < wanted; ++i) rows[std::size_t(first + i)] = std::int32_t(order[std::size_t(i)]);
       std::sort(rows.begin() + first, rows.begin() + first + wanted);
       std::iota(rows.begin() + first + wanted, rows.end(), std::int32_t(free_end));
     }
