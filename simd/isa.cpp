@@ -38,7 +38,9 @@ bool has_avx512_bf16() {
 // as they make every thread's saved state 8 KiB larger.
 bool has_amx_bf16() {
   constexpr unsigned kTiles = 3u << 17;
-  if (!cpuid_bit(7, 0, 3, 24) || !cpuid_bit(7, 0, 3, 22) || !cpuid_bit(1, 0, 2, 27)) return false;
+  if (!cpuid_bit(7, 0, 3, 24) || !cpuid_bit(7, 0, 3, 22) || !cpuid_bit(1, 0, 2, 27) ||
+      !cpuid_bit(7, 0, 2, 1))  // AVX512-VBMI, which every CPU with AMX has
+    return false;
   unsigned low, high;
   asm("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   if ((low & kTiles) != kTiles) return false;

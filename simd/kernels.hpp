@@ -58,6 +58,28 @@ inline std::size_t row_bytes(RowType type, int d) {
 /// Runs of rows that attend_keys and attend_values read at once: more cache misses are under way than with one.
 inline constexpr int kKeyStreams = 4, kValueStreams = 2;
 
+/// Keys of a block of the layouts that attention of prefill reads.
+inline constexpr int kKeyBlock = 128;
+
+/// Query rows against the keys and values of their key/value head.
+struct AttentionRows {
+  const float* q;               ///< [m, ldq]: of each row, `group` query heads of d values
+  std::int64_t ldq;
+  const std::int32_t* limits;   ///< [m]: row i sees keys 0 .. limits[i]−1, ≥ 1
+  std::int64_t m;
+  int group, d;                 ///< d a multiple of 8, ≤ 256
+  float scale;
+  const void *keys, *values;    ///< [64] panels of all keys up to a multiple of 128, values in blocks of 128 keys
+  void* work;                   ///< [64] attention_work_bytes(m · group, d) bytes
+  float* out;                   ///< [m, ldo], as q
+  std::int64_t ldo;
+};
+/// Any level's work space for `rows` = positions × query heads.
+inline std::size_t attention_work_bytes(std::int64_t rows, int d) {
+  // a query row and an output row in float32, sums of 16 lanes, maximum, limit; scores and probabilities of some rows
+  return std::size_t(rows + 32) * (std::size_t(d + 31) / 32 * 32 * 8 + 64 + 8) + std::size_t(65536);
+}
+
 struct KernelTable {
   Isa isa;
   int wide_group;  ///< inputs that share a scale in prefill's int8 arithmetic: 128 or 32
@@ -109,17 +131,18 @@ struct KernelTable {
   // ---- attention of prefill ----------------------------------------------------------------------------------------
   /// Keys [n ≤ 16, ld] -> panel [d][16]; lanes ≥ n are zero.
   void (*pack_keys_f32)(const float* keys, std::int64_t ld, int n, int d, float* panel);
-  /// Keys [n ≤ 16, ld] -> panel [d/2][16][2] bfloat16; lanes ≥ n are zero. d even.
+  /// Keys [n ≤ 16, ld] -> panel [d32/2][16][2] bfloat16, d32 = round_up(d, 32); lanes ≥ n and dims ≥ d are zero. d even.
   void (*pack_keys_bf16)(const float* keys, std::int64_t ld, int n, int d, std::uint16_t* panel);
   /// Values [n, ld] -> [ceil(d/16)][n_pad][16]; keys n..n_pad-1 and dims ≥ d are zero.
   void (*pack_values_f32)(const float* values, std::int64_t ld, int n, int n_pad, int d, float* out);
-  /// Values [n, ld] -> [ceil(d/16)][n_pad/2][16][2] bfloat16, n_pad even.
+  /// Values [n, ld] -> [ceil(d/16)][n_pad/2][16][2] bfloat16, n_pad a multiple of 32. The 32 keys of 16 pairs are in the
+  /// order in which attend_bf16 of the same table takes them; any order is a valid one.
   void (*pack_values_bf16)(const float* values, std::int64_t ld, int n, int n_pad, int d, std::uint16_t* out);
-  /// One row of an online softmax: s [n_pad] (raw dot products; n_pad a multiple of 16), the first `n` (may be 0) count.
-  /// m' = max(m, scale·max s); p = exp(scale·s − m') for j < n, 0 beyond, written over s, and to p_bf16 [n_pad] too
-  /// unless null (l then sums the rounded values); returns alpha = exp(m − m') (1 if n = 0, 0 from m = −inf), and
-  /// l' = alpha·l + Σp, m' are stored.
-  float (*softmax_block)(float* s, int n, int n_pad, float scale, float* m, float* l, std::uint16_t* p_bf16);
+  /// out = softmax(scale · q·Kᵀ over each row's first keys) · V by an online softmax over blocks of keys. Relative error
+  /// of a probability ≤ 2 (d + 8) eps Σ|scale · log2(e) · q·k| + 8 eps; sums over n keys (n + 8) eps more.
+  void (*attend_f32)(const AttentionRows& rows);
+  /// The same on queries (scaled), keys and values rounded to bfloat16; probabilities within 2^-7 more, summed as rounded.
+  void (*attend_bf16)(const AttentionRows& rows);
 
   // ---- scores and decode -------------------------------------------------------------------------------------------
   float (*row_max)(const float* x, std::int64_t n);                                           ///< −inf for n = 0

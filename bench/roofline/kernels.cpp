@@ -67,6 +67,8 @@ class Builder {
     for (Packing packing : kPackings) matrix_vector(packing);
     for (RowType type : {RowType::f32, RowType::f16, RowType::bf16, RowType::q8_0}) cached_attention(type);
     rows();
+    for (int d : {64, 128}) prompt_attention<float>("attend_f32", d, Bound::f32);
+    for (int d : {64, 128}) prompt_attention<std::uint16_t>("attend_bf16", d, Bound::bf16);
     exponentials();
     return std::move(kernels_);
   }
@@ -197,6 +199,53 @@ class Builder {
     });
   }
 
+  /// Rows of a prompt, four query heads a key/value head, against the last of 8192 keys.
+  template <class Element>
+  void prompt_attention(const char* name, int d, Bound bound) {
+    const KernelTable& kt = kt_;
+    constexpr std::int64_t kQueries = 128, kKeys = 8192;
+    const auto q = random_floats(kQueries * kSharing * d), rows = random_floats(kKeys * d);
+    const auto keys = make<Element>(kKeys * d), values = make<Element>(kKeys * d);
+    for (std::int64_t j = 0; j < kKeys; j += simd::kKeyBlock) {
+      const float* from = rows->data() + j * d;
+      if constexpr (sizeof(Element) == 2) {
+        for (int i = 0; i < simd::kKeyBlock; i += kLanes)
+          kt.pack_keys_bf16(from + i * d, d, kLanes, d, keys->data() + (j + i) * d);
+        kt.pack_values_bf16(from, d, simd::kKeyBlock, simd::kKeyBlock, d, values->data() + j * d);
+      } else {
+        for (int i = 0; i < simd::kKeyBlock; i += kLanes)
+          kt.pack_keys_f32(from + i * d, d, kLanes, d, keys->data() + (j + i) * d);
+        kt.pack_values_f32(from, d, simd::kKeyBlock, simd::kKeyBlock, d, values->data() + j * d);
+      }
+    }
+    const auto limits = make<std::int32_t>(kQueries);
+    double seen = 0;
+    for (std::int64_t i = 0; i < kQueries; ++i) {
+      (*limits)[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(kKeys - kQueries + i + 1);
+      seen += static_cast<double>(kKeys - kQueries + i + 1);
+    }
+    const auto work = each<std::uint8_t>(static_cast<std::int64_t>(simd::attention_work_bytes(kQueries * kSharing, d)));
+    const auto out = each<float>(kQueries * kSharing * d);
+    const std::string shape = format("%lld x %d heads of %d, %lld keys", static_cast<long long>(kQueries), kSharing, d,
+                                     static_cast<long long>(kKeys));
+    add(name, shape, bound, 4.0 * d * kSharing * seen, [=, &kt](int t) {
+      const std::size_t i = static_cast<std::size_t>(t);
+      const simd::AttentionRows arguments{.q = q->data(),
+                                          .ldq = kSharing * d,
+                                          .limits = limits->data(),
+                                          .m = kQueries,
+                                          .group = kSharing,
+                                          .d = d,
+                                          .scale = 0.125f,
+                                          .keys = keys->data(),
+                                          .values = values->data(),
+                                          .work = work[i]->data(),
+                                          .out = out[i]->data(),
+                                          .ldo = kSharing * d};
+      sizeof(Element) == 2 ? kt.attend_bf16(arguments) : kt.attend_f32(arguments);
+    });
+  }
+
   /// Kernels that touch each element a few times, on a tile in the caches: bytes read and written.
   void rows() {
     const KernelTable& kt = kt_;
@@ -245,16 +294,7 @@ class Builder {
   /// Exponentials per second: no peak of the machine bounds them by itself.
   void exponentials() {
     const KernelTable& kt = kt_;
-    constexpr std::int64_t kBlock = 128, kBlocks = 64;
-    const auto s = each<float>(kBlock * kBlocks);
-    const auto p = each<std::uint16_t>(kBlock);
-    add("softmax_block", "blocks of 128", Bound::exponentials, kBlock * kBlocks, [=, &kt](int t) {
-      const std::size_t i = static_cast<std::size_t>(t);
-      for (std::int64_t b = 0; b < kBlocks; ++b) {
-        float max = 0, total = 0;
-        kt.softmax_block(s[i]->data() + b * kBlock, kBlock, kBlock, 0.125f, &max, &total, p[i]->data());
-      }
-    });
+    const auto s = each<float>(512);
     add("exp_sum", "512", Bound::exponentials, 512,
         [=, &kt](int t) { kt.exp_sum(s[static_cast<std::size_t>(t)]->data(), 512, 1.0f, 1.0f); });
   }

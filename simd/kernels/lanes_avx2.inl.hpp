@@ -78,6 +78,12 @@ FASTKV_INLINE PartI as_int(PartF x) { return {_mm256_castps_si256(x.v)}; }
 FASTKV_INLINE PartF as_float(PartI x) { return {Batch(_mm256_castsi256_ps(x.v))}; }
 FASTKV_INLINE PartF to_float(PartI x) { return {Batch(_mm256_cvtepi32_ps(x.v))}; }
 FASTKV_INLINE PartI to_int(PartF x) { return {_mm256_cvtps_epi32(x.v)}; }
+FASTKV_INLINE PartF fraction(PartF x) { return {Batch(_mm256_sub_ps(x.v, _mm256_floor_ps(x.v)))}; }
+FASTKV_INLINE PartF times_power(PartF p, PartF x) {
+  const __m256i power = _mm256_slli_epi32(_mm256_cvtps_epi32(_mm256_floor_ps(x.v)), 23);
+  const __m256 scaled = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p.v), power));
+  return keep_if_ge({Batch(scaled)}, x, PartF::set(-126.f));
+}
 FASTKV_INLINE PartF even_twice(PartF x) { return {Batch(_mm256_moveldup_ps(x.v))}; }
 FASTKV_INLINE PartF odd_twice(PartF x) { return {Batch(_mm256_movehdup_ps(x.v))}; }
 FASTKV_INLINE PartF swap_pairs(PartF x) { return {Batch(_mm256_permute_ps(x.v, 0xb1))}; }

@@ -80,6 +80,11 @@ FASTKV_INLINE I32 as_int(F32 x) { return {_mm512_castps_si512(x.v)}; }
 FASTKV_INLINE F32 as_float(I32 x) { return {Batch(_mm512_castsi512_ps(x.v))}; }
 FASTKV_INLINE F32 to_float(I32 x) { return {Batch(_mm512_cvtepi32_ps(x.v))}; }
 FASTKV_INLINE I32 to_int(F32 x) { return {_mm512_cvtps_epi32(x.v)}; }
+FASTKV_INLINE F32 fraction(F32 x) { return {Batch(_mm512_reduce_ps(x.v, _MM_FROUND_TO_NEG_INF))}; }
+FASTKV_INLINE F32 times_power(F32 p, F32 x) {
+  const __mmask16 normal = _mm512_cmp_ps_mask(x.v, _mm512_set1_ps(-126.f), _CMP_NLT_UQ);
+  return {Batch(_mm512_maskz_scalef_ps(normal, p.v, x.v))};
+}
 FASTKV_INLINE F32 even_twice(F32 x) { return {Batch(_mm512_moveldup_ps(x.v))}; }
 FASTKV_INLINE F32 odd_twice(F32 x) { return {Batch(_mm512_movehdup_ps(x.v))}; }
 FASTKV_INLINE F32 swap_pairs(F32 x) { return {Batch(_mm512_permute_ps(x.v, 0xb1))}; }

@@ -113,6 +113,13 @@ FASTKV_INLINE PartI as_int(PartF x) { return {_mm_castps_si128(x.v)}; }
 FASTKV_INLINE PartF as_float(PartI x) { return {Batch(_mm_castsi128_ps(x.v))}; }
 FASTKV_INLINE PartF to_float(PartI x) { return {Batch(_mm_cvtepi32_ps(x.v))}; }
 FASTKV_INLINE PartI to_int(PartF x) { return {_mm_cvtps_epi32(x.v)}; }
+/// No rounding down in the baseline: nearest after subtracting a half, so whole numbers may be a fraction of 1 above.
+FASTKV_INLINE PartI floor_int(PartF x) { return to_int(x - PartF::set(0.5f)); }
+FASTKV_INLINE PartF fraction(PartF x) { return x - to_float(floor_int(x)); }
+FASTKV_INLINE PartF times_power(PartF p, PartF x) {
+  const __m128i power = _mm_slli_epi32(floor_int(x).v, 23);
+  return keep_if_ge({Batch(_mm_castsi128_ps(_mm_add_epi32(_mm_castps_si128(p.v), power)))}, x, PartF::set(-126.f));
+}
 FASTKV_INLINE PartF even_twice(PartF x) { return {Batch(_mm_shuffle_ps(x.v, x.v, 0xa0))}; }
 FASTKV_INLINE PartF odd_twice(PartF x) { return {Batch(_mm_shuffle_ps(x.v, x.v, 0xf5))}; }
 FASTKV_INLINE PartF swap_pairs(PartF x) { return {Batch(_mm_shuffle_ps(x.v, x.v, 0xb1))}; }

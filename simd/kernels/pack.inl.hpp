@@ -46,7 +46,7 @@ void pack_keys_bf16(const float* keys, std::int64_t ld, int n, int d, std::uint1
       f32_to_bf16(keys + r * ld + i, width, reinterpret_cast<std::uint16_t*>(tile + r * 16));
     }
     transpose16(tile, 16, turned);
-    std::memcpy(panel + std::int64_t(i) * 16, turned, std::size_t(width) / 2 * 64);
+    std::memcpy(panel + std::int64_t(i) * 16, turned, sizeof turned);
   }
 }
 
@@ -68,7 +68,10 @@ void pack_values_bf16(const float* values, std::int64_t ld, int n, int n_pad, in
       const float* v = values + j * ld + c;
       return j >= n ? F32::set(0.f) : width == 16 ? F32::load(v) : load_first(v, width);
     };
-    for (int j = 0; j < n_pad; j += 2) pair_bf16(at(j), at(j + 1)).store(out + j * 16);
+    // attend_bf16 packs the probabilities of key j and key j + 16 as a pair
+    for (int j = 0; j < n_pad; j += 32) {
+      for (int i = 0; i < 16; ++i) pair_bf16(at(j + i), at(j + i + 16)).store(out + (j + 2 * i) * 16);
+    }
   }
 }
 

@@ -174,6 +174,15 @@ template <int N, class T>
 FASTKV_INLINE Pair<T> shift_right(Pair<T> x) {
   return {shift_right<N>(x.lo), shift_right<N>(x.hi)};
 }
+/// x − floor(x), and p · 2^floor(x), which is 0 for x < −126 (no slow subnormals); NaN stays NaN.
+template <class T>
+FASTKV_INLINE Pair<T> fraction(Pair<T> x) {
+  return {fraction(x.lo), fraction(x.hi)};
+}
+template <class T>
+FASTKV_INLINE Pair<T> times_power(Pair<T> p, Pair<T> x) {
+  return {times_power(p.lo, x.lo), times_power(p.hi, x.hi)};
+}
 /// Bytes looked up in a table of 16, indexed by the low four bits.
 template <class T>
 FASTKV_INLINE Pair<T> lookup16(const std::uint8_t* table, Pair<T> x) {

@@ -4,6 +4,7 @@
 
 #include "simd/isa/tables.hpp"
 #include "simd/kernels/attention_decode.inl.hpp"
+#include "simd/kernels/attention_prefill.inl.hpp"
 #include "simd/kernels/gemm_f32.inl.hpp"
 #include "simd/kernels/gemm_i8.inl.hpp"
 #include "simd/kernels/gemv.inl.hpp"
@@ -39,7 +40,8 @@ constexpr KernelTable make_table(Isa isa) {
       .pack_keys_bf16 = pack_keys_bf16,
       .pack_values_f32 = pack_values_f32,
       .pack_values_bf16 = pack_values_bf16,
-      .softmax_block = softmax_block,
+      .attend_f32 = attend_f32,
+      .attend_bf16 = attend_bf16,
       .row_max = row_max,
       .exp_sum = exp_sum,
       .encode_row = encode_row,

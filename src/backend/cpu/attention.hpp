@@ -14,7 +14,6 @@ struct AttentionShape {
   int heads, heads_kv, d;
   float scale;  ///< on the dot products, 1/sqrt(d)
   int group() const { return heads / heads_kv; }
-  int d16() const { return (d + 15) / 16 * 16; }
 };
 
 /// Bytes of the compute layout of K (and of V) for n rows, all key/value heads.
@@ -22,7 +21,7 @@ std::size_t key_panel_bytes(const Arithmetic& arithmetic, const AttentionShape& 
 std::size_t value_panel_bytes(const Arithmetic& arithmetic, const AttentionShape& shape, std::int64_t n);
 
 /// Key blocks of n rows; pack_key_block() is to be called once for each (head, block), from any thread.
-inline std::int64_t key_blocks(std::int64_t n) { return (n + kKeyBlock - 1) / kKeyBlock; }
+inline std::int64_t key_blocks(std::int64_t n) { return (n + simd::kKeyBlock - 1) / simd::kKeyBlock; }
 void pack_key_block(const Arithmetic& arithmetic, const AttentionShape& shape, CpuLayerState& state, int head,
                     std::int64_t block);
 
@@ -30,7 +29,7 @@ void pack_key_block(const Arithmetic& arithmetic, const AttentionShape& shape, C
 class AttentionTile {
  public:
   AttentionTile(const Arithmetic& arithmetic, const AttentionShape& shape, std::int64_t rows);
-  static std::size_t bytes(const Arithmetic& arithmetic, const AttentionShape& shape, std::int64_t rows);
+  static std::size_t bytes(const AttentionShape& shape, std::int64_t rows);
 
   /// out[i] = softmax(scale · q[i]·Kᵀ over keys 0 .. limits[i]-1) · V for the query heads of key/value head `head`
   /// (spec/methods.md 2.1, online softmax). q, out [m, H·d]; limits [m], each ≥ 1.
@@ -40,11 +39,7 @@ class AttentionTile {
  private:
   const Arithmetic* arithmetic_;
   AttentionShape shape_;
-  Array<std::uint16_t> q_bf16_;  ///< [G][rows][d]
-  Array<float> s_;               ///< [rows][128] scores, then probabilities
-  Array<std::uint16_t> p_bf16_;  ///< [rows][128]
-  Array<float> o_;               ///< [G][rows][d16] unnormalised output
-  Array<float> m_, l_;           ///< [G][rows] running maximum and sum
+  Buffer work_;
 };
 
 }  // namespace fastkv::cpu

@@ -14,15 +14,12 @@ struct CpuHidden final : Hidden {
   Array<float> cos_sin;  ///< [n][d/2][2] of each row's position
 };
 
-/// Keys per block of the attention's compute layout; the causal softmax runs block by block from key 0.
-inline constexpr int kKeyBlock = 128;
-
 struct CpuLayerState final : LayerState {
   Array<float> k, v;     ///< [K][n][d], k rotated
   Array<float> score_q;  ///< [score_rows][H·d], rotated queries of the last rows
   std::int64_t score_rows = 0;
   /// Compute layout of K and V, float32 or bfloat16 elements: per key/value head and block of 128 keys
-  /// [8 panels][d][16] (keys) and [ceil(d/16)][128][16] (values), pairs interleaved for bfloat16 (simd/kernels.hpp).
+  /// [8 panels][d][16] (keys) and [ceil(d/16)][128][16] (values); bfloat16: simd/kernels.hpp.
   Buffer key_panels, value_panels;
 };
 

@@ -66,7 +66,7 @@ std::size_t CpuBackend::space_bytes(std::int64_t rows) const {
   const Space space = space_for(rows);
   const std::size_t own = space.panel_bytes + space.out_floats * sizeof(float) +
                           std::size_t(simd::kLanes * round_up(widest(c), simd::kGroup)) * sizeof(float) +
-                          AttentionTile::bytes(arithmetic_, shape_, attention_rows(rows)) +
+                          AttentionTile::bytes(shape_, attention_rows(rows)) +
                           std::size_t(c.n_embd) * sizeof(float);
   return RowTile::bytes(arithmetic_, LinearUse::prefill, rows, std::max(c.n_embd, c.q_dim())) +
          RowTile::bytes(arithmetic_, LinearUse::prefill, rows, c.n_ff) +
