@@ -77,8 +77,9 @@ CpuBackend::CpuBackend(const EngineOptions& options, const ModelConfig& config, 
         ErrorCode::invalid_option, "--gemm openblas computes in float32: expected --compute f32, found ",
         name(options.compute));
   if (options.gemm == Gemm::openblas) arithmetic_.compute = Compute::f32;
-  // Under int8, attention takes whichever dot products are faster here: on Intel, bfloat16 ones run at half the rate of
-  // float32 FMAs, and float32 made a prefill of 4,096 tokens 1.16 x as fast (1B shape, Q4_0).
+  // Under int8, attention takes whichever dot products are faster here: with AMX bfloat16 ones; on Intel without it
+  // they run at half the rate of float32 FMAs, and float32 made a prefill of 4,096 tokens 1.16 x as fast (1B shape,
+  // Q4_0).
   arithmetic_.bf16_attention =
       arithmetic_.compute == Compute::bf16 ||
       (arithmetic_.compute == Compute::int8 &&
