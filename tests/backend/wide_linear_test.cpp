@@ -68,13 +68,13 @@ TEST_P(WideLinearTest, IsBitwiseOneRowTimesOnePanel) {
       Linear a, b;
       make(a, outputs, k), make(b, outputs, k);
       const std::vector<float> x = random(rows * k);
-      RowTile tile(arithmetic, rows, k, false);
+      RowTile tile(arithmetic, LinearUse::prefill, rows, k);
       tile.prepare_all(x.data(), k, rows, k);
       const std::vector<float> one = by_items(arithmetic, {&a}, tile, rows, 1);
       const std::vector<float> both = by_items(arithmetic, {&a, &b}, tile, rows, 2);
       EXPECT_EQ(by_items(arithmetic, {&a}, tile, rows, 4), one);
 
-      RowTile row(arithmetic, 1, k, false);
+      RowTile row(arithmetic, LinearUse::prefill, 1, k);
       const Array<float> scratch(std::size_t((k + 32) * simd::kLanes), "panel");
       std::vector<float> y(simd::kLanes);
       for (const std::int64_t i : {std::int64_t(0), std::int64_t(95), std::int64_t(96), rows - 1}) {
@@ -104,11 +104,11 @@ TEST_P(WideLinearTest, KeptPanelsAndRowsPreparedInPiecesChangeNothing) {
   LayerWeights& l = weights.layers[0];
   for (Linear* linear : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down}) make(*linear, outputs, k);
   const std::vector<float> x = random(rows * k);
-  RowTile tile(arithmetic, rows, k, false);
+  RowTile tile(arithmetic, LinearUse::prefill, rows, k);
   tile.prepare_all(x.data(), k, rows, k);
   const std::vector<float> expected = by_items(arithmetic, {&l.gate, &l.up}, tile, rows, 2);
 
-  RowTile pieces(arithmetic, rows, k, false);
+  RowTile pieces(arithmetic, LinearUse::prefill, rows, k);
   pieces.begin(rows, k);
   for (std::int64_t i = 0; i < rows; ++i)
     for (std::int64_t first = 0; first < k; first += 128)
