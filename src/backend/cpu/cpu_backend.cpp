@@ -242,7 +242,7 @@ void CpuBackend::logits(const Hidden& hidden, std::int64_t rows, float* out, Run
 std::unique_ptr<Scores> CpuBackend::window_scores(int, const LayerState& state, std::int64_t window, std::int64_t drop,
                                                   RunControl& control) {
   return clocks_batch_->whole(Stage::scores, [&] {
-    return cpu::window_scores({arithmetic_, shape_, *team_batch_, control}, as<CpuLayerState>(state), window, drop);
+    return cpu::window_scores({arithmetic_, shape_, *team_batch_, control, score_work_}, as<CpuLayerState>(state), window, drop);
   });
 }
 std::unique_ptr<Scores> CpuBackend::pool(const Scores& scores, Pooling pooling, int kernel) {

@@ -116,6 +116,7 @@ class CpuBackend final : public Backend {
   std::unique_ptr<Space> space_;                      ///< grows
   std::optional<StageClocks> clocks_batch_, clocks_;  ///< of team_batch_ and team_
   std::chrono::steady_clock::time_point times_taken_;
+  Buffer score_work_;                    ///< of window_scores()
   std::unique_ptr<NarrowLayer> narrow_;  ///< of the last decode step, for as many rows
 };
 

@@ -48,18 +48,22 @@ std::unique_ptr<CpuScores> window_scores(const ScoreContext& context, const CpuL
   check(window >= 1 && window <= state.score_rows && drop <= n, ErrorCode::internal, "window_scores: ", window,
         " rows asked, ", state.score_rows, " kept");
   const std::int64_t chunks = ceil_div(n, kChunk);
-  const std::size_t all_rows = std::size_t(heads) * std::size_t(window);
-  Array<float> z(all_rows * std::size_t(n16), "window scores");  // [H][w][n16]
+  const std::int64_t all_rows = heads * window, own_floats = round_up((head_rows + kKeys) * d, simd::kLanes);
+  const std::int64_t stats = round_up(all_rows * chunks, simd::kLanes);
+  const std::size_t bytes = std::size_t(all_rows * n16 + 2 * stats + context.team.size() * own_floats) * sizeof(float);
+  if (context.work.bytes() < bytes) {
+    context.work = Buffer();
+    context.work = Buffer(bytes, "window scores");
+  }
+  float* const z = context.work.as<float>();  // [H][w][n16]
   // of each row's chunks: the maximum and the sum of exponentials below it, then the factor of the whole row's softmax
-  Array<float> maxima(all_rows * std::size_t(chunks), "window scores"), sums(maxima.size(), "window scores");
-  const std::int64_t own_floats = round_up((head_rows + kKeys) * d, simd::kLanes);
-  Array<float> own(std::size_t(context.team.size() * own_floats), "window scores");
+  float *const maxima = z + all_rows * n16, *const sums = maxima + stats, *const own = sums + stats;
   auto scores = make_scores(heads, n - drop);
 
   WorkQueue dots(context.shape.heads_kv * chunks), rows(heads * window), columns(heads * chunks);
   context.team.run([&](int thread) {
     // e[h, a, j] = exp(scale · q_a · k_j − maximum of the chunk): row a sees keys 0 .. n − w + a
-    float *panels = own.data() + thread * own_floats, *q = panels + kKeys * d;  // [4][d][16], [G·w][d]
+    float *panels = own + thread * own_floats, *q = panels + kKeys * d;  // [4][d][16], [G·w][d]
     const std::int64_t score_ld = std::int64_t(heads) * d, first_row = state.score_rows - window;
     for (std::int64_t item; (item = dots.next()) >= 0 && !context.control.stopping();) {
       const std::int64_t head = item / chunks, chunk = item % chunks, begin = chunk * kChunk;
@@ -74,20 +78,20 @@ std::unique_ptr<CpuScores> window_scores(const ScoreContext& context, const CpuL
           kt.pack_keys_f32(state.k.data() + (head * n + key) * d, d,
                            int(std::min<std::int64_t>(simd::kLanes, end - key)), d, panels + p * simd::kLanes * d);
         }
-        kt.gemm_f32(head_rows, d, q, d, panels, count, z.data() + row0 * n16 + j, n16, false);
+        kt.gemm_f32(head_rows, d, q, d, panels, count, z + row0 * n16 + j, n16, false);
       }
       for (std::int64_t r = row0; r < row0 + head_rows; ++r) {
         const std::int64_t seen = std::clamp<std::int64_t>(n - window + r % window + 1 - begin, 0, end - begin);
-        float* e = z.data() + r * n16 + begin;
+        float* e = z + r * n16 + begin;
         const float max = context.shape.scale * kt.row_max(e, seen);
-        maxima[std::size_t(r * chunks + chunk)] = max;
-        sums[std::size_t(r * chunks + chunk)] = kt.exp_sum(e, seen, context.shape.scale, max);
+        maxima[r * chunks + chunk] = max;
+        sums[r * chunks + chunk] = kt.exp_sum(e, seen, context.shape.scale, max);
         std::fill(e + seen, e + (end - begin), 0.0f);
       }
     }
     context.team.barrier();
     for (std::int64_t r; (r = rows.next()) >= 0 && !context.control.stopping();) {
-      float *max = maxima.data() + r * chunks, *sum = sums.data() + r * chunks;
+      float *max = maxima + r * chunks, *sum = sums + r * chunks;
       const float top = *std::max_element(max, max + chunks);
       float total = 0;
       for (std::int64_t c = 0; c < chunks; ++c) total += sum[c] * (max[c] = std::exp(max[c] - top));
@@ -99,8 +103,7 @@ std::unique_ptr<CpuScores> window_scores(const ScoreContext& context, const CpuL
       const std::int64_t h = item / chunks, chunk = item % chunks, begin = chunk * kChunk;
       const std::int64_t end = std::min(n - drop, begin + kChunk);
       for (std::int64_t r = h * window; r < (h + 1) * window && begin < end; ++r)
-        kt.axpy(sums[std::size_t(r * chunks + chunk)], z.data() + r * n16 + begin, end - begin,
-                scores->row(int(h)) + begin);
+        kt.axpy(sums[r * chunks + chunk], z + r * n16 + begin, end - begin, scores->row(int(h)) + begin);
     }
     if (thread == 0) context.control.poll();
   });

@@ -15,6 +15,7 @@ struct ScoreContext {
   const AttentionShape& shape;
   ThreadTeam& team;
   RunControl& control;
+  Buffer& work;  ///< grows: a layer's fresh pages would cost more than their contents
 };
 
 /// S[h, j], j < n − drop (spec/methods.md 0.2).
