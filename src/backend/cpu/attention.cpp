@@ -3,8 +3,6 @@
 
 #include <algorithm>
 
-#include "core/round.hpp"
-
 namespace fastkv::cpu {
 namespace {
 

@@ -5,6 +5,7 @@
 
 #include "backend/cpu/handles.hpp"
 #include "backend/cpu/linear.hpp"
+#include "core/round.hpp"
 
 namespace fastkv::cpu {
 
@@ -21,7 +22,7 @@ std::size_t key_panel_bytes(const Arithmetic& arithmetic, const AttentionShape& 
 std::size_t value_panel_bytes(const Arithmetic& arithmetic, const AttentionShape& shape, std::int64_t n);
 
 /// Key blocks of n rows; pack_key_block() is to be called once for each (head, block), from any thread.
-inline std::int64_t key_blocks(std::int64_t n) { return (n + simd::kKeyBlock - 1) / simd::kKeyBlock; }
+inline std::int64_t key_blocks(std::int64_t n) { return ceil_div(n, simd::kKeyBlock); }
 void pack_key_block(const Arithmetic& arithmetic, const AttentionShape& shape, CpuLayerState& state, int head,
                     std::int64_t block);
 

@@ -189,7 +189,7 @@ std::unique_ptr<Hidden> CpuBackend::embed(std::span<const std::int32_t> tokens, 
   x->cos_sin = Array<float>(n * std::size_t(shape_.d), "rotation table");
   x->positions = std::move(positions);
   constexpr std::int64_t kRows = 64;
-  WorkQueue queue((std::int64_t(n) + kRows - 1) / kRows);
+  WorkQueue queue(ceil_div(std::int64_t(n), kRows));
   team_batch_->run([&](int thread) {
     StageWatch& watch = (*clocks_batch_)[thread];
     watch.start();
@@ -242,7 +242,8 @@ void CpuBackend::logits(const Hidden& hidden, std::int64_t rows, float* out, Run
 std::unique_ptr<Scores> CpuBackend::window_scores(int, const LayerState& state, std::int64_t window, std::int64_t drop,
                                                   RunControl& control) {
   return clocks_batch_->whole(Stage::scores, [&] {
-    return cpu::window_scores({arithmetic_, shape_, *team_batch_, control, score_work_}, as<CpuLayerState>(state), window, drop);
+    return cpu::window_scores({arithmetic_, shape_, *team_batch_, control, score_work_}, as<CpuLayerState>(state),
+                              window, drop);
   });
 }
 std::unique_ptr<Scores> CpuBackend::pool(const Scores& scores, Pooling pooling, int kernel) {

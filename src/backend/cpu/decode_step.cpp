@@ -65,7 +65,7 @@ void CpuBackend::decode_step(std::span<const SequenceStep> sequences, float* out
   for (const Row& row : rows)
     for (int l = 0; l < config_.n_layer; ++l)
       for (int h = 0; h < cache_of(row, l).heads(); ++h) longest = std::max(longest, cache_of(row, l).length(h));
-  const std::int64_t chunks = (longest + kChunk - 1) / kChunk;
+  const std::int64_t chunks = ceil_div(longest, kChunk);
   std::vector<float> weighted(std::size_t(m * heads * chunks * d));                  // [row][stored][chunk][reader][d]
   std::vector<float> maximum(std::size_t(m * heads * chunks)), sum(maximum.size());  // [row][head][chunk]
   std::vector<float> scores(std::size_t(team_->size()) * std::size_t(group * kChunk));
@@ -148,7 +148,7 @@ void CpuBackend::decode_step(std::span<const SequenceStep> sequences, float* out
       const int head = int(item % heads);
       const CpuLayerCache& cache = cache_of(rows[std::size_t(row)], layer);
       const std::int64_t n = visible(rows[std::size_t(row)], layer, head * cache.heads() / heads);
-      const std::int64_t used = (n + kChunk - 1) / kChunk;
+      const std::int64_t used = ceil_div(n, kChunk);
       const std::size_t at = partial_of(row, head, 0);
       const float max = kt.row_max(maximum.data() + at, used);
       float total = 0;

@@ -66,8 +66,7 @@ std::size_t CpuBackend::space_bytes(std::int64_t rows) const {
   const Space space = space_for(rows);
   const std::size_t own = space.panel_bytes + space.out_floats * sizeof(float) +
                           std::size_t(simd::kLanes * round_up(widest(c), simd::kGroup)) * sizeof(float) +
-                          AttentionTile::bytes(shape_, attention_rows(rows)) +
-                          std::size_t(c.n_embd) * sizeof(float);
+                          AttentionTile::bytes(shape_, attention_rows(rows)) + std::size_t(c.n_embd) * sizeof(float);
   return RowTile::bytes(arithmetic_, LinearUse::prefill, rows, std::max(c.n_embd, c.q_dim())) +
          RowTile::bytes(arithmetic_, LinearUse::prefill, rows, c.n_ff) +
          std::size_t(2 * rows * c.q_dim()) * sizeof(float) + std::size_t(team_batch_->size()) * own;
@@ -290,11 +289,15 @@ void CpuBackend::finish_rows(const LayerWeights& weights, CpuHidden& x, std::int
       wait();
     };
 
+    const auto norm_of_residual = [&](WorkQueue& queue, const std::vector<float>& weight) {
+      begin_input(width);
+      normalise(thread, queue, residual, m, weight);
+      watch.lap(Stage::rest);
+      wait();
+    };
+
     // q = rope(norm(x) · Wqᵀ), rows of H·d
-    begin_input(width);
-    normalise(thread, norm_queue, residual, m, weights.attn_norm);
-    watch.lap(Stage::rest);
-    wait();
+    norm_of_residual(norm_queue, weights.attn_norm);
     multiply(query, query_queue, input,
              [&](std::int64_t row, std::int64_t count, std::int64_t first, std::int64_t n, float* y, std::int64_t ldy) {
                for (std::int64_t i = 0; i < count; ++i, y += ldy) {
@@ -324,10 +327,7 @@ void CpuBackend::finish_rows(const LayerWeights& weights, CpuHidden& x, std::int
     multiply(output, output_queue, input, add_to_residual);
     // x += (silu(h · Wgᵀ) ∘ (h · Wuᵀ)) · Wdᵀ, h = norm(x)
     if (thread == 0) hidden.begin(m, config_.n_ff);
-    begin_input(width);
-    normalise(thread, ffn_norm_queue, residual, m, weights.ffn_norm);
-    watch.lap(Stage::rest);
-    wait();
+    norm_of_residual(ffn_norm_queue, weights.ffn_norm);
     multiply(gate_up, gate_up_queue, input,
              [&](std::int64_t row, std::int64_t count, std::int64_t first, std::int64_t n, float* y, std::int64_t ldy) {
                for (std::int64_t i = 0; i < count; ++i, y += ldy) {

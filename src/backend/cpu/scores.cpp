@@ -138,7 +138,7 @@ std::unique_ptr<CpuScores> pool(ThreadTeam& team, const CpuScores& scores, Pooli
 
 std::unique_ptr<CpuScores> reduce_heads(ThreadTeam& team, const CpuScores& scores, int groups, GroupReduce reduce) {
   auto out = make_scores(groups, scores.n);
-  const std::int64_t n = scores.n, chunks = (n + kChunk - 1) / kChunk;
+  const std::int64_t n = scores.n, chunks = ceil_div(n, kChunk);
   const int size = scores.heads / groups;
   WorkQueue items(groups * chunks);
   team.run([&](int) {

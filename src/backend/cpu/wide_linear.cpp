@@ -55,8 +55,8 @@ WideLinear::WideLinear(const Arithmetic& arithmetic, std::initializer_list<const
   parts_ = ceil_div(rows, shape_.part_rows);
 }
 
-const ComputePanels WideLinear::panels(std::size_t matrix, std::int64_t first, std::int64_t count, std::int64_t k0,
-                                       const WideSpace& space) const {
+ComputePanels WideLinear::panels(std::size_t matrix, std::int64_t first, std::int64_t count, std::int64_t k0,
+                                 const WideSpace& space) const {
   const Linear& linear = *matrices_[matrix];
   if (!linear.kept.empty()) return linear.kept[std::size_t(k0 / shape_.inputs)].slice(first, count);
   const ComputePanels block(*arithmetic_, linear.w, first, count, k0, std::min(shape_.inputs, linear.w.k32() - k0),

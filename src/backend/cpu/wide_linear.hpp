@@ -50,8 +50,8 @@ class WideLinear {
   const WideShape& shape() const { return shape_; }
 
  private:
-  const ComputePanels panels(std::size_t matrix, std::int64_t first, std::int64_t count, std::int64_t k0,
-                             const WideSpace& space) const;
+  ComputePanels panels(std::size_t matrix, std::int64_t first, std::int64_t count, std::int64_t k0,
+                       const WideSpace& space) const;
 
   const Arithmetic* arithmetic_;
   std::vector<const Linear*> matrices_;
