@@ -52,7 +52,7 @@ struct StageControl : RunControl {
   Clock clock;
   Progress progress{};
   double reported = 0;
-  double* elapsed = nullptr;   // kept up to date, so that a cancelled run has its timings
+  double* elapsed = nullptr;  // kept up to date, so that a cancelled run has its timings
 };
 
 void check_prompt(std::span<const std::int32_t> prompt, int vocab) {
@@ -70,7 +70,8 @@ std::vector<std::pair<std::int32_t, float>> best_logits(std::span<const float> l
     return logits[std::size_t(a)] != logits[std::size_t(b)] ? logits[std::size_t(a)] > logits[std::size_t(b)] : a < b;
   });
   std::vector<std::pair<std::int32_t, float>> best;
-  for (std::ptrdiff_t i = 0; i < n; ++i) best.emplace_back(ids[std::size_t(i)], logits[std::size_t(ids[std::size_t(i)])]);
+  for (std::ptrdiff_t i = 0; i < n; ++i)
+    best.emplace_back(ids[std::size_t(i)], logits[std::size_t(ids[std::size_t(i)])]);
   return best;
 }
 
@@ -145,16 +146,18 @@ Engine::Engine(Engine&&) noexcept = default;
 const EngineInfo& Engine::info() const { return impl_->info; }
 const Tokenizer& Engine::tokenizer() const { return impl_->tokenizer; }
 
-RunPlan Engine::plan(std::int64_t n_prompt, const RunOptions& options) const {
-  return impl_->plan(n_prompt, options);
-}
+RunPlan Engine::plan(std::int64_t n_prompt, const RunOptions& options) const { return impl_->plan(n_prompt, options); }
 
 void Engine::load(const Callbacks& callbacks) {
   const std::scoped_lock lock(impl_->running);
   if (impl_->loaded) return;
   StageControl control(callbacks, Progress::Stage::load, double(impl_->file.size()), std::int64_t(impl_->file.size()));
-  impl_->backend->load(impl_->tensors,
-                       [&](const TensorView& t) { impl_->file.release({t.data, t.bytes()}); }, control);
+  impl_->backend->load(
+      impl_->tensors,
+      [&](const TensorView& t) {
+        impl_->file.release({t.data, t.bytes()});
+      },
+      control);
   impl_->loaded = true;
 }
 
@@ -184,8 +187,9 @@ RunResult Engine::run(std::span<const std::int32_t> prompt, const RunOptions& op
   StageControl prefill_control(callbacks, Progress::Stage::prefill, plan.prefill_flops, plan.n_prompt);
   prefill_control.elapsed = &stats.prefill_ms;
   const CacheFormat format{plan.cache_k, plan.cache_v, reserved_rows(plan, options)};
-  Prefill filled = prefill(backend, impl_->config, plan, prompt, {format, options.record_trace, options.all_logits},
-                           [&](int layer) { prefill_control.progress.layer = layer; }, prefill_control);
+  Prefill filled = prefill(
+      backend, impl_->config, plan, prompt, {format, options.record_trace, options.all_logits},
+      [&](int layer) { prefill_control.progress.layer = layer; }, prefill_control);
   stats.prefill_ms = prefill_control.clock.ms();
   stats.cache_bytes = filled.cache.bytes();
   stats.token_layers = filled.token_layers;

@@ -30,7 +30,7 @@ RunPlan make_plan(const Backend& backend, const ModelConfig& config, std::int64_
   RunPlan plan;
   plan.n_prompt = n_prompt;
   const std::int64_t trained = config.n_ctx_train;
-  plan.context = options.context > 0 ? options.context
+  plan.context = options.context > 0     ? options.context
                  : options.n_predict < 0 ? trained
                                          : std::min(trained, n_prompt + options.n_predict);
   check(n_prompt <= plan.context, ErrorCode::context_exceeded, "prompt is too long (", n_prompt, " tokens, context ",
@@ -68,8 +68,7 @@ RunPlan make_plan(const Backend& backend, const ModelConfig& config, std::int64_
       memory.hidden += bytes.hidden / std::size_t(n_prompt) * std::size_t(layer.tokens_out);
   memory.layer_kv = bytes.layer_kv;
   memory.scratch = bytes.scratch;
-  if (options.all_logits)
-    memory.scratch += 2 * std::size_t(n_prompt) * std::size_t(config.n_vocab) * sizeof(float);
+  if (options.all_logits) memory.scratch += 2 * std::size_t(n_prompt) * std::size_t(config.n_vocab) * sizeof(float);
   plan.nodes = backend.nodes(memory);
   memory.available = available_memory_bytes() + (weights.loaded ? memory.weights : 0);
   return plan;

@@ -31,8 +31,8 @@ Prefill prefill(Backend& backend, const ModelConfig& config, const RunPlan& plan
   out.end_times = backend.take_stage_times();
   for (int l = 0; l <= last_layer; ++l) {
     on_layer(l);
-    check(x->n() == plan.layers[std::size_t(l)].tokens_in, ErrorCode::internal, "layer ", l, ": ", x->n(), " rows, planned ",
-          plan.layers[std::size_t(l)].tokens_in);
+    check(x->n() == plan.layers[std::size_t(l)].tokens_in, ErrorCode::internal, "layer ", l, ": ", x->n(),
+          " rows, planned ", plan.layers[std::size_t(l)].tokens_in);
     auto state = backend.begin_layer(l, *x, method->needs(l), control);
     LayerChoice choice = method->select(l, *state, backend, control);
 
@@ -48,7 +48,7 @@ Prefill prefill(Backend& backend, const ModelConfig& config, const RunPlan& plan
     // S2: after the last layer only the last row matters
     if (l == last_layer && plan.method.shortcuts && !options.all_logits) choice.next = backend.select_last(x->n(), 1);
     if (plan.method.shortcuts) {
-      backend.finish_layer(l, *x, *state, choice.next.get(), control);   // S1: only rows that go on
+      backend.finish_layer(l, *x, *state, choice.next.get(), control);  // S1: only rows that go on
     } else {
       backend.finish_layer(l, *x, *state, nullptr, control);
       out.token_layers += state->n - (choice.next ? plan.layers[std::size_t(l)].tokens_out : state->n);
@@ -56,9 +56,9 @@ Prefill prefill(Backend& backend, const ModelConfig& config, const RunPlan& plan
     }
     out.token_layers += x->n();
     out.layer_times.push_back(backend.take_stage_times());
-  }   // S13: the layer's K and V are freed here
+  }  // S13: the layer's K and V are freed here
 
-  const std::int64_t rows = options.all_logits ? x->n() : 1;   // S3
+  const std::int64_t rows = options.all_logits ? x->n() : 1;  // S3
   out.logits.resize(std::size_t(rows) * std::size_t(config.n_vocab));
   backend.logits(*x, rows, out.logits.data(), control);
   out.end_times += backend.take_stage_times();

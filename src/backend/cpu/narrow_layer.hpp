@@ -14,7 +14,8 @@ namespace fastkv::cpu {
 
 /// Buffers of M rows, shared by a team. With LinearUse::prefill the rows are computed as tiles of many are (shortcut S2
 /// is lossless). The methods are called by every thread inside ThreadTeam::run and end with a
-/// barrier, after which their results may be read by all. They start the thread's watch, which runs on when they return.
+/// barrier, after which their results may be read by all. They start the thread's watch, which runs on when they
+/// return.
 class NarrowLayer {
  public:
   NarrowLayer(const Arithmetic& arithmetic, const ModelConfig& config, ThreadTeam& team, StageClocks& clocks,
