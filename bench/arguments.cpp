@@ -93,18 +93,16 @@ void Arguments::declare(CommandLine& command) {
   declare_list(command, "--compute", "auto|f32|bf16|int8", compute,
                "arithmetic of linear layers and attention (default auto)",
                words<Compute>({Compute::automatic, Compute::f32, Compute::bf16, Compute::int8}));
-  declare_list(command, "--method", "full|fastkv", methods, "default full; nothing is special about short prompts",
-               [](const std::string& text) {
-                 std::vector<MethodName> list;
-                 for (const std::string& part : split_list(text)) list.push_back(tools::parse_method(part));
-                 return list;
-               });
+  declare_list(command, "--method", tools::method_words(), methods,
+               "or all; default full; nothing is special about short prompts", tools::parse_methods);
   declare_list(command, "--tsp-layer,~--tsp-idx", "N", tsp_layer,
                "fastkv: last layer that sees all tokens, 0-based (default: half the layers - 1)", counts(0));
   declare_list(command, "--tsp-rate", "R", tsp_rate, "fastkv: share of the prompt that later layers see (default 0.2)",
                parse_rates);
   declare_list(command, "--retention,~--retain-rate", "R", retention,
-               "fastkv: share of the prompt kept in the cache per head (default 0.1)", parse_rates);
+               "share of the prompt kept in the cache per head (default 0.1)", parse_rates);
+  command.option("--head-budgets", "FILE", head_budgets,
+                 "headkv: importance of each head, JSON; without it `--method all` leaves headkv out");
 
   command.group("Modes");
   command.flag("--sweep", sweep,
@@ -168,10 +166,11 @@ void Arguments::check(const CommandLine& command) {
     if (n_gen.size() != 1 || n_gen[0] < 1) throw UsageError("--suite takes one --n-gen");
   }
   if (breakdown && (output == Format::csv)) throw UsageError("--breakdown writes md, json or jsonl");
-  const bool compressed = std::find(methods.begin(), methods.end(), MethodName::fastkv) != methods.end();
-  for (const char* option : {"--tsp-layer", "--tsp-rate", "--retention"}) {
-    if (!compressed && command.given(option))
-      throw UsageError(std::string(option) + " has no effect with --method full");
+  if (methods.size() > 1 && !head_budgets) std::erase(methods, MethodName::headkv);
+  for (const char* option : {"--tsp-layer", "--tsp-rate", "--retention", "--head-budgets"}) {
+    if (command.given(option) &&
+        std::none_of(methods.begin(), methods.end(), [&](MethodName method) { return reads(method, option); }))
+      throw UsageError(std::string(option) + " has no effect with --method " + name(methods.front()));
   }
 }
 

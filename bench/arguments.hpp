@@ -30,6 +30,7 @@ struct Arguments {
   std::vector<MethodName> methods{MethodName::full};
   std::vector<std::optional<std::int64_t>> tsp_layer{std::nullopt};  ///< nothing: the method's default
   std::vector<std::optional<double>> tsp_rate{std::nullopt}, retention{std::nullopt};
+  std::optional<std::string> head_budgets;
   std::int64_t context = 0;  ///< --sweep: the depth to reach
   int repetitions = 5, warmup = 1, delay = 0;
   std::int64_t seed = 1;

@@ -18,19 +18,22 @@ struct Kind {
 };
 
 std::vector<Kind> kinds_of(const Run& run) {
-  const int last = static_cast<int>(run.stats.prefill_layers.size()) - 1;
+  const int filters = static_cast<int>(run.plan.filter_layers.size());  // come first
+  const int last = static_cast<int>(run.plan.layers.size()) - 1;
   const MethodParams& method = run.plan.method;
   const bool compressed = method.method == MethodName::fastkv && method.tsp_layer < last;
   std::vector<Kind> kinds;
-  for (int l = 0; l <= last; ++l) {
-    const std::string name = l == last               ? "last layer"
+  for (int i = 0; i < filters + last + 1; ++i) {
+    const int l = i < filters ? i : i - filters;
+    const std::string name = i < filters             ? "filter"
+                             : l == last             ? "last layer"
                              : !compressed           ? "layers"
                              : l < method.tsp_layer  ? "before TSP"
                              : l == method.tsp_layer ? "TSP layer"
                                                      : "after TSP";
     if (kinds.empty() || kinds.back().name != name) kinds.push_back({name, l, l, {}});
     kinds.back().last = l;
-    kinds.back().times += run.stats.prefill_layers[static_cast<std::size_t>(l)];
+    kinds.back().times += run.stats.prefill_layers[static_cast<std::size_t>(i)];
   }
   return kinds;
 }

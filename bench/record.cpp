@@ -90,10 +90,12 @@ OrderedJson make_record(const EngineInfo& info, const EngineSettings& settings, 
   r["median_ts"] = speed.median;
   r["n_threads_batch"] = info.threads_batch;
   r["method"] = name(method.method);
-  const bool compressed = method.method == MethodName::fastkv;
-  r["tsp_layer"] = compressed ? OrderedJson(method.tsp_layer) : OrderedJson(nullptr);
-  r["tsp_rate"] = compressed ? OrderedJson(method.tsp_rate) : OrderedJson(nullptr);
-  r["retention"] = compressed ? OrderedJson(method.retention) : OrderedJson(nullptr);
+  const auto if_read = [&](const char* flag, const auto& value) {
+    return reads(method.method, flag) ? OrderedJson(value) : OrderedJson(nullptr);
+  };
+  r["tsp_layer"] = if_read("--tsp-layer", method.tsp_layer);
+  r["tsp_rate"] = if_read("--tsp-rate", method.tsp_rate);
+  r["retention"] = if_read("--retention", method.retention);
   r["ttft_ms"] = median_of(measured, &Sample::ttft_ms);
   r["tpot_ms"] = test.n_gen > 0 ? OrderedJson(median_of(measured, &Sample::tpot_ms)) : OrderedJson(nullptr);
   r["kv_bytes"] = measured.kv_bytes;

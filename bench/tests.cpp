@@ -36,16 +36,18 @@ std::vector<RunOptions> run_options(const Arguments& arguments) {
       options.cache_k = k;
       options.cache_v = v;
       for (MethodName method : arguments.methods) {
+        // an option that the method does not read does not multiply its runs
+        const auto list = [&](const char* flag, auto values) {
+          if (!reads(method, flag)) values = {std::nullopt};
+          return values;
+        };
         options.method = {};
         options.method.method = method;
-        if (method == MethodName::full) {  // without parameters
-          all.push_back(options);
-          continue;
-        }
         options.method.min_prompt = 0;
-        for (const auto& layer : arguments.tsp_layer) {
-          for (const auto& rate : arguments.tsp_rate) {
-            for (const auto& retention : arguments.retention) {
+        if (reads(method, "--head-budgets")) options.method.head_budgets = arguments.head_budgets;
+        for (const auto& layer : list("--tsp-layer", arguments.tsp_layer)) {
+          for (const auto& rate : list("--tsp-rate", arguments.tsp_rate)) {
+            for (const auto& retention : list("--retention", arguments.retention)) {
               options.method.tsp_layer = layer ? std::optional<int>(static_cast<int>(*layer)) : std::nullopt;
               options.method.tsp_rate = rate;
               options.method.retention = retention;

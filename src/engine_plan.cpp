@@ -2,6 +2,7 @@
 #include "engine_plan.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 #include "core/check.hpp"
 #include "prefill/plan.hpp"
@@ -40,20 +41,23 @@ RunPlan make_plan(const Backend& backend, const ModelConfig& config, std::int64_
   check(!options.all_logits || options.method.method.value_or(MethodName::fastkv) == MethodName::full,
         ErrorCode::invalid_option, "--save-logits needs --method full: other methods do not compute every token");
 
-  plan.method = resolve(options.method, config.n_layer, n_prompt, plan.notes);
-  plan.layers = plan_layers(plan.method, config.n_layer, n_prompt);
+  plan.method = resolve(options.method, config, n_prompt, plan.notes);
+  plan_layers(plan, config);
   if (options.all_logits) plan.layers.back().tokens_out = n_prompt;
-  plan.prefill_flops = prefill_flops(plan.layers, config);
+  plan.prefill_flops = prefill_flops(plan, config);
   plan.cache_k = backend.resolve_cache_type(options.cache_k, "-ctk");
   plan.cache_v = backend.resolve_cache_type(options.cache_v, "-ctv");
 
-  const std::size_t row = backend.cache_row_bytes({plan.cache_k, plan.cache_v, 0}) * std::size_t(config.n_head_kv);
-  for (const LayerPlan& layer : plan.layers) plan.cache_bytes_prompt += std::size_t(layer.kept) * row;
-  plan.cache_bytes_full = std::size_t(n_prompt) * std::size_t(config.n_layer) * row;
+  const std::size_t head_row = backend.cache_row_bytes({plan.cache_k, plan.cache_v, 0});
+  const std::size_t row = head_row * std::size_t(plan.stored_heads);
+  for (const LayerPlan& layer : plan.layers)
+    plan.cache_bytes_prompt +=
+        layer.head_kept.empty()
+            ? std::size_t(layer.kept) * row
+            : std::size_t(std::accumulate(layer.head_kept.begin(), layer.head_kept.end(), std::int64_t(0))) * head_row;
+  plan.cache_bytes_full = std::size_t(n_prompt) * std::size_t(config.n_layer) * head_row * std::size_t(config.n_head_kv);
 
-  const bool scored = plan.method.method != MethodName::full;
-  const BackendMemory bytes =
-      backend.memory(n_prompt, scored ? std::max(plan.method.window, plan.method.tsp_window) : 0);
+  const BackendMemory bytes = backend.memory(n_prompt, scoring_rows(plan, config));
   plan.decode_weight_bytes = bytes.decode_weights;
   plan.cache_row_bytes = std::size_t(config.n_layer) * row;
   MemoryPlan& memory = plan.memory;
@@ -63,9 +67,11 @@ RunPlan make_plan(const Backend& backend, const ModelConfig& config, std::int64_
       plan.cache_bytes_prompt + std::size_t(reserved_rows(plan, options)) * std::size_t(config.n_layer) * row;
   memory.hidden = bytes.hidden;
   // rows that go on are gathered into a second buffer before the first is freed
+  std::int64_t gathered = 0;
   for (const LayerPlan& layer : plan.layers)
     if (layer.tokens_out < layer.tokens_in && &layer != &plan.layers.back())
-      memory.hidden += bytes.hidden / std::size_t(n_prompt) * std::size_t(layer.tokens_out);
+      gathered = std::max(gathered, layer.tokens_out);
+  memory.hidden += bytes.hidden / std::size_t(n_prompt) * std::size_t(gathered);
   memory.layer_kv = bytes.layer_kv;
   memory.scratch = bytes.scratch;
   if (options.all_logits) memory.scratch += 2 * std::size_t(n_prompt) * std::size_t(config.n_vocab) * sizeof(float);

@@ -1,6 +1,7 @@
 // The trace, the statistics and progress as JSON; logits as NumPy; token ids from JSON.
 #include "fastkv/report.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -39,25 +40,30 @@ OrderedJson options_json(const RunPlan& plan) {
   const MethodParams& method = plan.method;
   OrderedJson options;
   options["method"] = name(method.method);
-  if (method.method == MethodName::fastkv) {
-    options["tsp_layer"] = method.tsp_layer;
-    if (method.tsp_by_rate) {
-      options["tsp_rate"] = method.tsp_rate;
-    } else {
-      options["tsp_tokens"] = method.tsp_tokens;
-    }
-    if (method.proportional) {
-      options["retention"] = method.retention;
-    } else {
-      options["kv_budget"] = method.kv_budget;
-    }
-    options["window"] = method.window;
-    options["tsp_window"] = method.tsp_window;
-    options["kernel"] = method.kernel;
-    options["pooling"] = name(method.pooling);
-    options["group_reduce"] = name(method.group_reduce);
-    options["sinks"] = method.sinks;
-  }
+  const auto put = [&](const char* flag, const auto& value, bool used = true) {
+    if (!used || !reads(method.method, flag)) return;
+    std::string key(flag + 2);
+    std::replace(key.begin(), key.end(), '-', '_');
+    options[key] = value;
+  };
+  put("--tsp-layer", method.tsp_layer);
+  put("--tsp-rate", method.tsp_rate, method.tsp_by_rate);
+  put("--tsp-tokens", method.tsp_tokens, !method.tsp_by_rate);
+  put("--retention", method.retention, method.proportional);
+  put("--kv-budget", method.kv_budget, !method.proportional);
+  put("--window", method.window);
+  put("--tsp-window", method.tsp_window);
+  put("--kernel", method.kernel);
+  put("--pooling", name(method.pooling));
+  put("--group-reduce", name(method.group_reduce));
+  put("--sinks", method.sinks);
+  put("--granularity", name(method.granularity));
+  put("--h2o-mask", name(method.h2o_mask));
+  put("--filter-layer", method.filter_layer);
+  put("--recent", method.recent);
+  put("--delta", method.delta);
+  put("--gamma", method.gamma);
+  put("--head-budgets", method.head_budgets);
   options["context"] = plan.context;
   options["cache_type_k"] = name(plan.cache_k);
   options["cache_type_v"] = name(plan.cache_v);
@@ -88,6 +94,7 @@ void write_trace(const std::string& path, const RunResult& result) {
   json["options"] = options_json(result.plan);
   json["tsp"] = nullptr;
   if (trace.tsp_layer) json["tsp"] = {{"layer", *trace.tsp_layer}, {"kept", trace.tsp_kept}};
+  if (!trace.selected.empty()) json["selected"] = trace.selected;
   json["layers"] = OrderedJson::array();
   for (const LayerTrace& layer : trace.layers) {
     json["layers"].push_back(

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -39,13 +40,22 @@ struct EngineOptions {
   int tile_rows = 0;                ///< token rows that go through a layer together; 0: chosen from the prompt's length
 };
 
-enum class MethodName { full, fastkv };
+enum class MethodName {
+  full, fastkv, snapkv, streamingllm, h2o, gemfilter, pyramidinfer, headkv, pyramidkv, adakv, tova
+};
 enum class Pooling { max, avg };
 enum class GroupReduce { sum, max };
+enum class Granularity { query_head, kv_head };  ///< cache rows are chosen, and stored, per query or key/value head
+enum class H2oMask { causal, reference };        ///< reference: as the authors' code, rows see their future
+
+/// Every method, in the order of comparisons.
+const std::vector<MethodName>& all_methods();
 
 const char* name(MethodName method);
 const char* name(Pooling pooling);
 const char* name(GroupReduce reduce);
+const char* name(Granularity granularity);
+const char* name(H2oMask mask);
 
 /// The method and its parameters as the user gave them; unset fields take the defaults of spec/cli.md when resolved
 /// against a model and a prompt (prefill/plan.hpp).
@@ -61,10 +71,23 @@ struct MethodOptions {
   std::optional<int> kernel;                       ///< 7, odd
   std::optional<Pooling> pooling;                  ///< max
   std::optional<GroupReduce> group_reduce;         ///< sum
-  std::optional<int> sinks;                        ///< 0
+  std::optional<int> sinks;                        ///< 0; streamingllm: 4
+  std::optional<Granularity> granularity;          ///< query_head
+  std::optional<H2oMask> h2o_mask;                 ///< causal
+  std::optional<int> filter_layer;                 ///< gemfilter: N/2 − 1
+  std::optional<int> pyramid;                      ///< pyramidinfer: 35, 50 or 60, a named set of the next three
+  std::optional<double> recent, delta, gamma;      ///< 0.2, 0.7, 1.2; exclude pyramid
+  std::optional<std::string> head_budgets;         ///< headkv: path of a JSON table {"layer-head": [importance, …]}
   std::optional<int> min_prompt;                   ///< 1024; only when no field above but method is set
   bool shortcuts = true;                           ///< lossless shortcuts S1, S2 (spec/methods.md 4); off only for tests
 };
+
+/// Whether `method` reads the option spelled `flag` on the command line ("--window").
+bool reads(MethodName method, std::string_view flag);
+/// The options, by flag, that are set in `options`, other than --method and --min-prompt.
+std::vector<std::string> given_flags(const MethodOptions& options);
+/// `options` for `method`, without those that it does not read.
+MethodOptions options_for(MethodName method, MethodOptions options);
 
 /// Samplers in llama.cpp's order: penalties, top-k, top-p, min-p, temperature.
 struct SamplingOptions {

@@ -27,6 +27,12 @@ struct MethodParams {
   Pooling pooling = Pooling::max;
   GroupReduce group_reduce = GroupReduce::sum;
   int sinks = 0;
+  Granularity granularity = Granularity::kv_head;
+  H2oMask h2o_mask = H2oMask::causal;
+  int filter_layer = 0;              ///< f
+  double recent = 0.2, delta = 0.7, gamma = 1.2;
+  std::string head_budgets;          ///< path of the table below
+  std::vector<double> head_shares;   ///< [N·H] a[ℓ, h], of all heads' budget; Σ = 1 (spec/methods.md 2.8)
   bool shortcuts = true;
 };
 
@@ -34,7 +40,8 @@ struct MethodParams {
 struct LayerPlan {
   std::int64_t tokens_in = 0;        ///< rows that enter the layer
   std::int64_t tokens_out = 0;       ///< rows that go on to the next; rows whose attention and MLP are computed
-  std::int64_t kept = 0;             ///< cache rows per stored head
+  std::int64_t kept = 0;             ///< cache rows per stored head; if ragged the mean, rounded up
+  std::vector<std::int64_t> head_kept;  ///< [stored heads] cache rows of each, when they are known to differ
 };
 
 struct MemoryPlan {                  ///< bytes
@@ -65,6 +72,8 @@ struct RunPlan {
   std::int64_t n_prompt = 0;
   std::int64_t context = 0;
   std::vector<LayerPlan> layers;             ///< [N]
+  std::vector<LayerPlan> filter_layers;      ///< of a pass over the whole prompt that only chooses tokens; else empty
+  int stored_heads = 0;                      ///< of each layer's cache: K, or H when chosen per query head
   std::vector<std::string> notes;            ///< clamps and warnings, one line each
   double prefill_flops = 0;                  ///< multiply-adds · 2 of the whole prefill
   std::size_t decode_weight_bytes = 0;       ///< packed weights that every generated token reads
@@ -87,6 +96,7 @@ struct Trace {
   std::vector<LayerTrace> layers;
   std::optional<int> tsp_layer;
   std::vector<std::int32_t> tsp_kept;            ///< original positions of propagated tokens, ascending
+  std::vector<std::int32_t> selected;            ///< gemfilter: positions of the prompt tokens that were kept
   std::int64_t next_position = 0;
   std::vector<std::pair<std::int32_t, float>> first_logits;  ///< 32 best [id, logit] for the first generated token
   std::size_t kv_bytes_f16 = 0;                  ///< the prompt's cache at 2 bytes a value

@@ -50,9 +50,18 @@ class LayerState {
   std::int64_t n = 0;
 };
 
-/// Which query rows of a layer score its keys.
+/// What begin_layer is to leave for the scores of a layer.
 struct ScoreNeeds {
-  std::int64_t rows = 0;  ///< the last `rows` query rows are kept for window_scores(); 0: no scores
+  std::int64_t rows = 0;   ///< the last `rows` query rows are kept for scores; 0: no scores
+  bool keys_only = false;  ///< nothing but scores follows: no values, no finish_layer() (S4)
+};
+
+/// Sums over query rows of the attention that they pay to each key.
+struct ColumnScores {
+  std::int64_t rows;             ///< the last `rows` query rows
+  std::int64_t drop;             ///< columns from n − drop on are dropped after the softmax
+  double last_weight = 1;        ///< rows weigh from 1 (the first) to this (the last), linearly
+  std::int64_t causal_rows = -1; ///< only the last so many rows are causal, earlier ones see every key; −1: all are
 };
 
 /// float32 [heads, n] on the device.
@@ -116,7 +125,7 @@ class Backend {
   virtual const BackendInfo& info() const = 0;
   /// The cache type that CacheType::automatic means, or `type` itself if the head size allows it (invalid_option).
   virtual CacheType resolve_cache_type(CacheType type, const char* flag) const = 0;
-  /// Bytes for a prompt of n rows of which the last `score_rows` score each layer's keys; needs no load().
+  /// Bytes for a prompt of n rows of which the last `score_rows` score a layer's keys; needs no load().
   virtual BackendMemory memory(std::int64_t n_prompt, std::int64_t score_rows) const = 0;
   /// Where `memory` lies on a machine with several memory nodes; empty where nothing is placed.
   virtual std::vector<NodePlan> nodes(const MemoryPlan& memory) const = 0;
@@ -132,7 +141,7 @@ class Backend {
   /// x = token embeddings [n, D]; row i has position positions[i].
   virtual std::unique_ptr<Hidden> embed(std::span<const std::int32_t> tokens, std::vector<std::int32_t> positions,
                                         RunControl& control) = 0;
-  /// norm, K = rope(x·Wk), V = x·Wv for all rows; q of the last needs.rows rows.
+  /// norm, K = rope(x·Wk), V = x·Wv for all rows; q of the last needs.rows rows. No V if needs.keys_only.
   virtual std::unique_ptr<LayerState> begin_layer(int layer, const Hidden& x, const ScoreNeeds& needs,
                                                   RunControl& control) = 0;
   /// The rest of the layer, in place: q, causal attention over the state's rows, o_proj, residual, norm, MLP, residual.
@@ -146,27 +155,32 @@ class Backend {
   virtual void gather(Hidden& x, const Selection& rows) = 0;
 
   // ---- scores and selection ----------------------------------------------------------------------------------------
-  /// S[h, j] = Σ over the last `window` query rows of softmax over all columns (spec/methods.md 0.2); [H, n − drop],
-  /// columns from n − drop on are dropped after the softmax.
-  virtual std::unique_ptr<Scores> window_scores(int layer, const LayerState& state, std::int64_t window,
-                                                std::int64_t drop, RunControl& control) = 0;
+  /// S[h, j] = Σ over the query rows of weight · softmax over all columns that the row sees (spec/methods.md 0.2, 2.5,
+  /// 2.7); [H, n − drop]. Never an n x n matrix: many rows are summed in tiles, in two passes (S10).
+  virtual std::unique_ptr<Scores> column_scores(int layer, const LayerState& state, const ColumnScores& wanted,
+                                                RunControl& control) = 0;
+  /// q·k of the last query row with every key, unscaled: [H, n] (2.6).
+  virtual std::unique_ptr<Scores> last_row_logits(int layer, const LayerState& state, RunControl& control) = 0;
   /// P: pooling of width `kernel` along each head (0.3).
   virtual std::unique_ptr<Scores> pool(const Scores& scores, Pooling pooling, int kernel) = 0;
   /// Sums (or maxima) of each group of `heads / groups` consecutive heads: [groups, n].
   virtual std::unique_ptr<Scores> reduce_heads(const Scores& scores, int groups, GroupReduce reduce) = 0;
   /// Per head: the first `first` and the last `last` of n rows, and the best others by score, k in all, ascending; ties
-  /// to the lower index. Scores cover rows 0 .. scores.n − 1; rows beyond must be within `last`.
-  virtual std::unique_ptr<Selection> top_k(const Scores& scores, std::int64_t n, std::int64_t k, std::int64_t first,
-                                           std::int64_t last) = 0;
-  virtual std::unique_ptr<Selection> select_all(std::int64_t n, int heads) = 0;
-  virtual std::unique_ptr<Selection> select_last(std::int64_t n, std::int64_t rows) = 0;  ///< one head
+  /// to the lower index. `k`: of each head, or one number for all. Scores cover rows 0 .. scores.n − 1; rows beyond must
+  /// be within `last`.
+  virtual std::unique_ptr<Selection> top_k(const Scores& scores, std::int64_t n, const std::vector<std::int64_t>& k,
+                                           std::int64_t first, std::int64_t last) = 0;
+  /// The first `first` and the last `last` of n rows, the same for each of `heads`; first + last ≤ n.
+  virtual std::unique_ptr<Selection> select_ends(std::int64_t n, std::int64_t first, std::int64_t last, int heads) = 0;
+  /// The rows of a selection of one head for each of `heads`.
+  virtual std::unique_ptr<Selection> repeat(const Selection& selection, int heads) = 0;
   /// Row indices of one head of a selection, on the host.
   virtual std::vector<std::int32_t> read(const Selection& selection, int head) = 0;
   /// Raw scores [heads, n], on the host.
   virtual std::vector<float> read(const Scores& scores) = 0;
-  /// Share of the scoring rows' attention mass that kept rows hold, mean over query heads: per head
-  /// (Σ_{j kept, scored} S[h, j] + window − Σ_j S[h, j]) / window; head h reads selection head ⌊h·heads/H⌋.
-  virtual double coverage(const Scores& raw, const Selection& keep, std::int64_t window) = 0;
+  /// Share of the `rows` scoring rows' attention mass that kept rows hold, mean over query heads: per head
+  /// (Σ_{j kept, scored} S[h, j] + rows − Σ_j S[h, j]) / rows; head h reads selection head ⌊h·heads/H⌋.
+  virtual double coverage(const Scores& raw, const Selection& keep, std::int64_t rows) = 0;
 
   // ---- cache and decode --------------------------------------------------------------------------------------------
   /// Rows of K and V per stored head, rounded once from float32. K stored heads: head k keeps row set k; H stored

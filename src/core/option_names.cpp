@@ -1,4 +1,4 @@
-// Names of option values and stages, as the command line and the reports spell them.
+// Names of option values and stages of a run, as the command line and the reports spell them.
 #include "fastkv/options.hpp"
 #include "fastkv/stats.hpp"
 
@@ -37,17 +37,6 @@ const char* name(CacheType type) {
   }
   return "?";
 }
-
-const char* name(MethodName method) {
-  switch (method) {
-    case MethodName::full: return "full";
-    case MethodName::fastkv: return "fastkv";
-  }
-  return "?";
-}
-
-const char* name(Pooling pooling) { return pooling == Pooling::max ? "max" : "avg"; }
-const char* name(GroupReduce reduce) { return reduce == GroupReduce::sum ? "sum" : "max"; }
 
 const char* name(Stage stage) {
   switch (stage) {

@@ -15,7 +15,7 @@ struct Prefill {
   std::vector<float> logits;           ///< [V] of the last token, or [n, V] of all
   Trace trace;                         ///< kept sets only if asked for; coverage always
   std::int64_t token_layers = 0;       ///< Σ over layers of rows whose attention and MLP were computed
-  std::vector<StageTimes> layer_times;  ///< [N]
+  std::vector<StageTimes> layer_times;  ///< [filter layers + N]
   StageTimes end_times;                 ///< embedding, output head
 };
 

@@ -7,10 +7,27 @@
 #include <functional>
 
 #include "fastkv/error.hpp"
+#include "prefill/methods/method.hpp"
 #include "reference/oracle.hpp"
 
 namespace fastkv::test {
 namespace {
+
+ModelConfig model_of(int n_layer) {
+  ModelConfig config;
+  config.n_layer = n_layer;
+  config.n_head = 8;
+  config.n_head_kv = 2;
+  return config;
+}
+
+std::vector<LayerPlan> plan_of(const MethodParams& params, int n_layer, std::int64_t n_prompt) {
+  RunPlan plan;
+  plan.method = params;
+  plan.n_prompt = n_prompt;
+  plan_layers(plan, model_of(n_layer));
+  return plan.layers;
+}
 
 TEST(Truncated, IsTheDoubleProductCutOff) {
   EXPECT_EQ(truncated(79, 0.1), 7);
@@ -28,7 +45,7 @@ TEST(Truncated, IsTheDoubleProductCutOff) {
 TEST(PlanLayers, PaperNumbers) {
   // Llama-3.1-8B at 32768 tokens (spec/methods.md 2.2).
   MethodParams p = fastkv_defaults(32);
-  const std::vector<LayerPlan> layers = plan_layers(p, 32, 32768);
+  const std::vector<LayerPlan> layers = plan_of(p, 32, 32768);
   for (int l = 0; l < 32; ++l) {
     EXPECT_EQ(layers[std::size_t(l)].tokens_in, l <= 15 ? 32768 : 6553);
     EXPECT_EQ(layers[std::size_t(l)].kept, 3276);
@@ -42,7 +59,7 @@ struct Lengths {
 };
 
 Lengths lengths(const MethodParams& p, std::int64_t n) {
-  const std::vector<LayerPlan> layers = plan_layers(p, 4, n);
+  const std::vector<LayerPlan> layers = plan_of(p, 4, n);
   EXPECT_EQ(layers[0].kept, layers[1].kept);
   EXPECT_EQ(layers[2].kept, layers[3].kept);
   EXPECT_EQ(layers[1].tokens_out, layers[2].tokens_in);
@@ -96,7 +113,7 @@ TEST(PlanLayers, ProportionalBudgets) {
 }
 
 TEST(PlanLayers, FullKeepsEverything) {
-  for (const LayerPlan& layer : plan_layers(full_method(), 4, 77)) {
+  for (const LayerPlan& layer : plan_of(full_method(), 4, 77)) {
     EXPECT_EQ(layer.tokens_in, 77);
     EXPECT_EQ(layer.kept, 77);
   }
@@ -108,7 +125,7 @@ void expect_rejected(const std::function<void(MethodOptions&)>& change, const st
   change(options);
   std::vector<std::string> notes;
   try {
-    resolve(options, 32, 10000, notes);
+    resolve(options, model_of(32), 10000, notes);
     FAIL() << "accepted; expected: " << message;
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::invalid_option);
@@ -137,18 +154,18 @@ TEST(Resolve, RejectsWhatCannotBeMeant) {
     options.method = MethodName::fastkv;
     change(options);
     std::vector<std::string> notes;
-    EXPECT_THROW(resolve(options, 32, 10000, notes), Error);
+    EXPECT_THROW(resolve(options, model_of(32), 10000, notes), Error);
   }
 }
 
 TEST(Resolve, ShortPromptsRunFullUnlessAskedOtherwise) {
   MethodOptions options;
   std::vector<std::string> notes;
-  EXPECT_EQ(resolve(options, 32, 1023, notes).method, MethodName::full);
+  EXPECT_EQ(resolve(options, model_of(32), 1023, notes).method, MethodName::full);
   EXPECT_EQ(notes.size(), 1u);
-  EXPECT_EQ(resolve(options, 32, 1024, notes).method, MethodName::fastkv);
+  EXPECT_EQ(resolve(options, model_of(32), 1024, notes).method, MethodName::fastkv);
   options.retention = 0.1;
-  EXPECT_EQ(resolve(options, 32, 100, notes).method, MethodName::fastkv);
+  EXPECT_EQ(resolve(options, model_of(32), 100, notes).method, MethodName::fastkv);
 }
 
 }  // namespace

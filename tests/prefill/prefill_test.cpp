@@ -36,7 +36,7 @@ TEST_P(PrefillLoop, EqualsTheTestsOwnLoop) {
       plan.method = one.method;
       plan.method.shortcuts = shortcuts;
       plan.n_prompt = one.n;
-      plan.layers = plan_layers(plan.method, model.config.n_layer, one.n);
+      plan_layers(plan, model.config);
       PrefillOptions options;
       options.format = {backend->resolve_cache_type(CacheType::automatic, "-ctk"),
                         backend->resolve_cache_type(CacheType::automatic, "-ctv"), std::int64_t(feed.size())};

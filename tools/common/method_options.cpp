@@ -1,4 +1,5 @@
 // The method's flags: spec/cli.md "The method", with FastKV's authors' spellings.
+#include <algorithm>
 #include <array>
 #include <limits>
 
@@ -17,39 +18,41 @@ constexpr Limits<int> kSmallCountOrNone{0, 1 << 30, "must be 0 or more"};
 // The authors' defaults in constant mode (spec/methods.md 1.1).
 constexpr std::int64_t kConstantBudget = 512, kConstantTspTokens = 2048;
 
-constexpr const char* kLaterMethods[] = {"snapkv", "streamingllm", "h2o", "gemfilter", "pyramidinfer", "headkv"};
-
-// Read by methods that this build does not have; known here for the sake of the message.
-constexpr const char* kForeignFlags[] = {"--granularity", "--h2o-mask",    "--filter-layer,~--filter-idx",
-                                         "--pyramid",     "--recent",      "--delta",
-                                         "--gamma",       "--head-budgets"};
+constexpr MethodName kDefault = MethodName::fastkv;
 
 }  // namespace
 
-const std::vector<std::pair<std::string, MethodName>>& methods() {
-  static const std::vector<std::pair<std::string, MethodName>> all = {{"full", MethodName::full},
-                                                                      {"fastkv", MethodName::fastkv}};
-  return all;
+std::string method_words() {
+  std::string words;
+  for (MethodName method : all_methods()) words += (words.empty() ? "" : "|") + std::string(name(method));
+  return words;
 }
 
-
-MethodName parse_method(const std::string& name) {
+MethodName parse_method(const std::string& text) {
   std::vector<std::string> names;
-  for (const auto& [known, value] : methods()) {
-    if (known == name) return value;
-    names.push_back(known);
+  for (MethodName method : all_methods()) {
+    if (name(method) == text) return method;
+    names.push_back(name(method));
   }
-  if (name == "fullkv") return MethodName::full;
-  for (const char* later : kLaterMethods) {
-    if (name == later) throw UsageError("not in this version; " + expected_words(names));
-  }
+  if (text == "fullkv") return MethodName::full;
   throw UsageError(expected_words(names));
 }
 
+std::vector<MethodName> parse_methods(const std::string& text) {
+  if (text == "all") return all_methods();
+  std::vector<MethodName> list;
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find(',', begin), text.size());
+    const MethodName method = parse_method(text.substr(begin, end - begin));
+    if (std::find(list.begin(), list.end(), method) != list.end()) throw UsageError("a method is named twice");
+    list.push_back(method);
+    begin = end + 1;
+  }
+  return list;
+}
+
 void MethodFlags::declare(CommandLine& command) {
-  std::string words;
-  for (const auto& [name, value] : methods()) words += (words.empty() ? "" : "|") + name;
-  command.add("--method", words, "full keeps the whole cache; fastkv is the default",
+  command.add("--method", method_words(), "full keeps the whole cache; fastkv is the default",
               [this](const std::string& text) { options_.method = parse_method(text); });
   command.choice<std::optional<Preset>, Preset>("--preset", preset_, {{"paper", Preset::paper}},
                                                 "the paper's values, also for short prompts; single flags override it");
@@ -84,19 +87,38 @@ void MethodFlags::declare(CommandLine& command) {
                                                           "query heads of a group into one score (default sum)");
   command.option("--sinks", "N", options_.sinks,
                  "first tokens, always kept and propagated, inside the budget (default 0)", kSmallCountOrNone);
+  command.choice<std::optional<Granularity>, Granularity>(
+      "--granularity", options_.granularity,
+      {{"query_head", Granularity::query_head}, {"kv_head", Granularity::kv_head}},
+      "rows are chosen and stored per query head, or per key/value head (default query_head)");
+  command.choice<std::optional<H2oMask>, H2oMask>(
+      "--h2o-mask", options_.h2o_mask, {{"causal", H2oMask::causal}, {"reference", H2oMask::reference}},
+      "h2o: attention as published, or as in the authors' code (default causal)");
+  command.option("--filter-layer,~--filter-idx", "N", options_.filter_layer,
+                 "gemfilter: layer that chooses the tokens (default: half the layers - 1)", kSmallCountOrNone);
+  command.option("--pyramid", "35|50|60", options_.pyramid,
+                 "pyramidinfer: the authors' settings of that retention (default 60)", kSmallCount);
+  command.option("--recent", "R", options_.recent, "pyramidinfer: share of the prompt that scores (default 0.2)", kRate);
+  command.option("--delta", "D", options_.delta, "pyramidinfer: what the share of tokens falls to (default 0.7)", kRate);
+  command.option("--gamma", "G", options_.gamma, "pyramidinfer: weight of the newest scoring row (default 1.2)",
+                 Limits<double>{std::numeric_limits<double>::denorm_min(), 1e6, "must be above 0, at most 1e6"});
+  command.option("--head-budgets", "FILE", options_.head_budgets,
+                 "headkv: importance of each head, JSON {\"layer-head\": [values]}");
   command.option("--min-prompt", "N", options_.min_prompt,
                  "shorter prompts run full, unless one of the flags above is given (default 1024)", kSmallCountOrNone);
-  for (const std::string names : kForeignFlags) {
-    const std::string name = names.substr(0, names.find(','));
-    command.add("~" + names, "", "", [this, name](const std::string&) { foreign_ = name; });
-  }
 }
 
-MethodOptions MethodFlags::resolve(const CommandLine& command, const std::string& compared) const {
+MethodOptions MethodFlags::resolve(const CommandLine& command, const std::vector<MethodName>& compared) const {
   MethodOptions options = options_;
-  const std::string chosen =
-      compared.empty() ? std::string("--method ") + name(options.method.value_or(MethodName::fastkv)) : compared;
-  if (!foreign_.empty()) throw UsageError(foreign_ + " has no effect with " + chosen);
+  const std::vector<MethodName> methods =
+      compared.empty() ? std::vector{options.method.value_or(kDefault)} : compared;
+  std::string chosen = compared.empty() ? "--method " : "--compare ";
+  for (MethodName method : methods) chosen += (method == methods.front() ? "" : ",") + std::string(name(method));
+  for (const std::string& flag : given_flags(options_)) {
+    if (std::none_of(methods.begin(), methods.end(), [&](MethodName method) { return reads(method, flag); })) {
+      throw UsageError(flag + " has no effect with " + chosen);
+    }
+  }
   const auto exclude = [&](const char* first, const char* second) {
     if (command.given(first) && command.given(second)) {
       throw UsageError(std::string(first) + " and " + second + " exclude each other");
@@ -119,7 +141,7 @@ MethodOptions MethodFlags::resolve(const CommandLine& command, const std::string
       options.retention = options.retention.value_or(0.1);
     }
   }
-  if (options.method == MethodName::full) {  // the library sees the values they stand for, not these names
+  if (methods == std::vector{MethodName::full}) {  // the library sees the values they stand for, not these names
     for (const char* name : {"--preset", "--eviction-mode"}) {
       if (command.given(name)) throw UsageError(std::string(name) + " has no effect with " + chosen);
     }

@@ -29,9 +29,9 @@ void declare_memory_options(CommandLine& command, RunOptions& options);
 class MethodFlags {
  public:
   void declare(CommandLine& command);
-  /// The options as given. `compared` is empty or "--compare full,fastkv", which then stands for --method in messages.
-  /// Throws UsageError for flags that exclude each other or that no method of this build reads.
-  MethodOptions resolve(const CommandLine& command, const std::string& compared = "") const;
+  /// The options as given, each read by one of `compared` at least (empty: by the method given). Throws UsageError for
+  /// flags that exclude each other or that no such method reads.
+  MethodOptions resolve(const CommandLine& command, const std::vector<MethodName>& compared = {}) const;
 
  private:
   enum class Eviction { constant, proportional };
@@ -39,13 +39,14 @@ class MethodFlags {
   MethodOptions options_;
   std::optional<Eviction> eviction_;
   std::optional<Preset> preset_;
-  std::string foreign_;  // a flag of a method that this build does not have
 };
 
-/// Names of all methods of this build: "full", "fastkv".
-const std::vector<std::pair<std::string, MethodName>>& methods();
+/// "full|fastkv|…".
+std::string method_words();
 /// The method called `name` (authors' spellings too). Throws UsageError.
 MethodName parse_method(const std::string& name);
+/// Methods of a list, none twice, or "all": then headkv only if it has its table. Throws UsageError.
+std::vector<MethodName> parse_methods(const std::string& list);
 
 /// The samplers' flags; -l ID±BIAS is checked against the vocabulary later.
 class SamplingFlags {

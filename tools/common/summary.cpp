@@ -8,30 +8,47 @@ namespace fastkv::tools {
 
 namespace {
 
+/// Of the attention mass; the reference settings hold 0.85 to 0.95 of it on ordinary text.
+constexpr double kLowCoverage = 0.7;
+
 std::string cache_types(const RunPlan& plan) {
   const std::string k = name(plan.cache_k), v = name(plan.cache_v);
   return k == v ? k : k + "/" + v;
 }
 
-/// Rows that layers after the TSP layer see.
-std::int64_t propagated(const RunPlan& plan) {
-  const std::size_t next = static_cast<std::size_t>(plan.method.tsp_layer) + 1;
-  return next < plan.layers.size() ? plan.layers[next].tokens_in : plan.n_prompt;
+/// "rate 0.200 = 26214 tokens" or "26214 tokens".
+std::string amount(bool by_rate, const char* what, double rate, std::int64_t tokens, const char* unit) {
+  return (by_rate ? format("%s %.3f = ", what, rate) : std::string()) +
+         format("%lld %s", static_cast<long long>(tokens), unit);
 }
 
+/// What the method does to this prompt: who goes on, what is kept.
 std::string method_text(const EngineInfo& info, const RunPlan& plan, const std::optional<double>& coverage) {
   const MethodParams& method = plan.method;
   if (method.method == MethodName::full) return "full";
-  std::string text = name(method.method) + format(" (tsp layer %d/%d, ", method.tsp_layer, info.n_layer);
-  if (method.tsp_by_rate) text += format("rate %.3f = ", method.tsp_rate);
-  text += format("%lld tokens; ", static_cast<long long>(propagated(plan)));
-  if (method.proportional) {
-    text += format("retention %.3f = ", method.retention);
-  } else {
-    text += "budget ";
+  std::vector<std::string> parts;
+  if (method.method == MethodName::fastkv) {
+    const std::size_t next = static_cast<std::size_t>(method.tsp_layer) + 1;
+    const std::int64_t on = next < plan.layers.size() ? plan.layers[next].tokens_in : plan.n_prompt;
+    parts.push_back(format("tsp layer %d/%d, ", method.tsp_layer, info.n_layer) +
+                    amount(method.tsp_by_rate, "rate", method.tsp_rate, on, "tokens"));
   }
-  text += format("%lld per head", static_cast<long long>(plan.layers.empty() ? 0 : plan.layers.front().kept));
-  if (coverage) text += format("; coverage %.2f", *coverage);
+  const std::int64_t kept = plan.layers.empty() ? 0 : plan.layers.front().kept;
+  const bool proportional = method.proportional;
+  if (method.method == MethodName::gemfilter) {
+    parts.push_back(format("filter layer %d/%d, ", method.filter_layer, info.n_layer) +
+                    amount(proportional, "retention", method.retention, kept, "tokens"));
+  } else if (method.method == MethodName::pyramidinfer) {
+    const std::int64_t last = plan.layers.empty() ? 0 : plan.layers.back().tokens_in;
+    parts.push_back(format("recent %.2f, delta %.2f, gamma %.2f: %lld to %lld tokens", method.recent, method.delta,
+                           method.gamma, static_cast<long long>(plan.n_prompt), static_cast<long long>(last)));
+  } else {
+    const char* unit = plan.stored_heads > info.n_head_kv ? "per query head" : "per head";
+    parts.push_back((proportional ? "" : "budget ") + amount(proportional, "retention", method.retention, kept, unit));
+  }
+  if (coverage) parts.push_back(format("coverage %.2f", *coverage));
+  std::string text = name(method.method) + std::string(" (");
+  for (const std::string& part : parts) text += (&part == &parts.front() ? "" : "; ") + part;
   return text + ")";
 }
 
@@ -91,11 +108,13 @@ std::vector<std::string> describe_nodes(const RunPlan& plan) {
 
 std::vector<std::string> describe_layers(const RunPlan& plan) {
   std::vector<std::string> lines;
-  for (std::size_t l = 0; l < plan.layers.size(); ++l) {
-    const LayerPlan& layer = plan.layers[l];
-    lines.push_back(format("layer %zu: %lld tokens in, %lld on, %lld kept per head", l,
-                           static_cast<long long>(layer.tokens_in), static_cast<long long>(layer.tokens_out),
-                           static_cast<long long>(layer.kept)));
+  for (const auto* layers : {&plan.filter_layers, &plan.layers}) {
+    for (std::size_t l = 0; l < layers->size(); ++l) {
+      const LayerPlan& layer = (*layers)[l];
+      lines.push_back(format("%slayer %zu: %lld tokens in, %lld on, %lld kept per head",
+                             layers == &plan.layers ? "" : "filter, ", l, static_cast<long long>(layer.tokens_in),
+                             static_cast<long long>(layer.tokens_out), static_cast<long long>(layer.kept)));
+    }
   }
   return lines;
 }
@@ -105,6 +124,11 @@ std::vector<std::string> summary(const EngineInfo& info, const RunPlan& plan, co
   std::vector<std::string> lines = {timing_line("prompt eval time", stats.prefill_ms, stats.n_prompt, "tokens"),
                                     timing_line("eval time", stats.decode_ms, stats.n_decoded, "runs  "),
                                     "          method = " + method_text(info, plan, stats.coverage)};
+  if (stats.coverage && *stats.coverage < kLowCoverage) {
+    lines.push_back(format("         warning: coverage below %.1f: much of what the last tokens attend to is not kept; ",
+                           kLowCoverage) +
+                    (plan.method.proportional ? "raise --retention" : "raise --kv-budget"));
+  }
   if (timings.ttft_ms == 0) return lines;  // stopped before there was a cache or a token
   std::string cache = "        KV cache = " + format_bytes(stats.cache_bytes) + " " + cache_types(plan);
   if (stats.cache_bytes > 0 && stats.cache_bytes < stats.cache_bytes_full) {

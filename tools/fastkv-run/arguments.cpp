@@ -5,26 +5,6 @@
 
 namespace fastkv::tools {
 
-namespace {
-
-std::vector<MethodName> parse_compare(const std::string& text) {
-  std::vector<MethodName> list;
-  if (text == "all") {
-    for (const auto& [name, method] : methods()) list.push_back(method);
-    return list;
-  }
-  for (std::size_t begin = 0; begin <= text.size();) {
-    const std::size_t end = std::min(text.find(',', begin), text.size());
-    const MethodName method = parse_method(text.substr(begin, end - begin));
-    if (std::find(list.begin(), list.end(), method) != list.end()) throw UsageError("a method is named twice");
-    list.push_back(method);
-    begin = end + 1;
-  }
-  return list;
-}
-
-}  // namespace
-
 void Arguments::declare(CommandLine& command) {
   command.group("Model and machine");
   declare_model_options(command, engine);
@@ -56,8 +36,11 @@ void Arguments::declare(CommandLine& command) {
   command.group("Method");
   method.declare(command);
   command.add("--compare", "LIST",
-              "the same prompt under several methods (full,fastkv or all): one table, then the answers",
-              [this](const std::string& text) { compare = parse_compare(text); });
+              "the same prompt under several methods (full,fastkv,... or all): one table, then the answers",
+              [this](const std::string& text) {
+                compare = parse_methods(text);
+                compare_all = text == "all";
+              });
 
   command.group("Generation");
   command.option("-n,--n-predict,~--predict", "N", run.n_predict,
@@ -78,12 +61,6 @@ void Arguments::declare(CommandLine& command) {
   command.flag("--perf,!--no-perf", perf, "print the timings (default: on)");
   progress.declare(command);
   log.declare(command);
-}
-
-std::string Arguments::compared() const {
-  std::string list;
-  for (MethodName one : compare) list += std::string(list.empty() ? "--compare " : ",") + name(one);
-  return list;
 }
 
 void Arguments::check(const CommandLine& command) const {

@@ -31,6 +31,7 @@ struct Arguments {
   PromptArguments prompt;
   std::string trace, save_logits, perf_json;
   std::vector<MethodName> compare;  // empty: one method
+  bool compare_all = false;         // given as "all": what a method needs beyond the prompt may be missing
   std::vector<std::string> stops;
   bool dry_run = false, perf = true;
   Log log;
@@ -39,8 +40,6 @@ struct Arguments {
   void declare(CommandLine& command);
   /// What excludes each other or is missing. Throws UsageError.
   void check(const CommandLine& command) const;
-  /// "--compare full,fastkv" for messages; empty without --compare.
-  std::string compared() const;
 };
 
 }  // namespace fastkv::tools

@@ -33,9 +33,10 @@ void check_writable(const std::string& path) {
 Session::Session(const CommandLine& command, Arguments& arguments)
     : command_(command), arguments_(arguments), on_terminal_(isatty(STDOUT_FILENO)) {
   arguments_.check(command_);
-  method_ = arguments_.method.resolve(command_, arguments_.compared());
   methods_ = arguments_.compare;
+  method_ = arguments_.method.resolve(command_, methods_);
   if (methods_.empty()) methods_ = {method_.method.value_or(MethodName::fastkv)};
+  if (arguments_.compare_all && !method_.head_budgets) std::erase(methods_, MethodName::headkv);
   if (!arguments_.save_logits.empty() && methods_.front() != MethodName::full) {
     throw UsageError("--save-logits needs --method full");
   }
@@ -46,10 +47,8 @@ RunOptions Session::options_for(MethodName method) const {
   options.sampling = sampling_;
   options.record_trace = !arguments_.trace.empty();
   options.all_logits = !arguments_.save_logits.empty();
-  // full takes no parameters; those given with --compare are meant for the other methods of the list
-  const bool for_others = method == MethodName::full && methods_.size() > 1;
-  if (!for_others) options.method = method_;
-  options.method.method = method;
+  // parameters given with --compare are meant for those methods of the list that take them
+  options.method = fastkv::options_for(method, method_);
   return options;
 }
 
@@ -86,6 +85,8 @@ void Session::announce() {
   Log& log = arguments_.log;
   const Level level = arguments_.dry_run ? Level::output : Level::info;
   for (const std::string& line : describe_engine(engine_->info())) log.line(level, line);
+  if (arguments_.compare_all && !method_.head_budgets)
+    log.line(level, "note: headkv is left out: it needs --head-budgets FILE");
 
   std::vector<std::int64_t> lengths;  // longest first: the one whose plan is printed
   for (const Prompt& prompt : prompts_) lengths.push_back(static_cast<std::int64_t>(prompt.ids.size()));

@@ -152,7 +152,7 @@ BackendMemory CpuBackend::memory(std::int64_t n, std::int64_t score_rows) const 
   m.scratch = kept_panel_bytes_ + space_bytes(batch_rows(n)) +
               NarrowLayer::bytes(decode_arithmetic_, config_, info_.threads, 1) +
               std::size_t(config_.n_vocab) * sizeof(float) +
-              (score_rows ? window_score_bytes(shape_, score_rows, n) : 0);
+              (score_rows ? score_bytes(shape_, info_.threads_batch, score_rows, n) : 0);
   return m;
 }
 
@@ -239,11 +239,16 @@ void CpuBackend::logits(const Hidden& hidden, std::int64_t rows, float* out, Run
   }
 }
 
-std::unique_ptr<Scores> CpuBackend::window_scores(int, const LayerState& state, std::int64_t window, std::int64_t drop,
+std::unique_ptr<Scores> CpuBackend::column_scores(int, const LayerState& state, const ColumnScores& wanted,
                                                   RunControl& control) {
   return clocks_batch_->whole(Stage::scores, [&] {
-    return cpu::window_scores({arithmetic_, shape_, *team_batch_, control, score_work_}, as<CpuLayerState>(state),
-                              window, drop);
+    return cpu::column_scores({arithmetic_, shape_, *team_batch_, control, score_work_}, as<CpuLayerState>(state),
+                              wanted);
+  });
+}
+std::unique_ptr<Scores> CpuBackend::last_row_logits(int, const LayerState& state, RunControl& control) {
+  return clocks_batch_->whole(Stage::scores, [&] {
+    return cpu::last_row_logits({arithmetic_, shape_, *team_batch_, control, score_work_}, as<CpuLayerState>(state));
   });
 }
 std::unique_ptr<Scores> CpuBackend::pool(const Scores& scores, Pooling pooling, int kernel) {
@@ -254,25 +259,25 @@ std::unique_ptr<Scores> CpuBackend::reduce_heads(const Scores& scores, int group
   return clocks_batch_->whole(Stage::scores,
                               [&] { return cpu::reduce_heads(*team_batch_, as<CpuScores>(scores), groups, reduce); });
 }
-std::unique_ptr<Selection> CpuBackend::top_k(const Scores& scores, std::int64_t n, std::int64_t k, std::int64_t first,
-                                             std::int64_t last) {
+std::unique_ptr<Selection> CpuBackend::top_k(const Scores& scores, std::int64_t n, const std::vector<std::int64_t>& k,
+                                             std::int64_t first, std::int64_t last) {
   return clocks_batch_->whole(Stage::selection,
                               [&] { return cpu::top_k(*team_batch_, as<CpuScores>(scores), n, k, first, last); });
 }
 
-std::unique_ptr<Selection> CpuBackend::select_all(std::int64_t n, int heads) {
+std::unique_ptr<Selection> CpuBackend::select_ends(std::int64_t n, std::int64_t first, std::int64_t last, int heads) {
   auto selection = std::make_unique<CpuSelection>();
   selection->heads = heads;
-  std::vector<std::int32_t> all(static_cast<std::size_t>(n));
-  std::iota(all.begin(), all.end(), 0);
-  selection->rows.assign(std::size_t(heads), all);
+  std::vector<std::int32_t> rows(std::size_t(first + last));
+  std::iota(rows.begin(), rows.begin() + first, 0);
+  std::iota(rows.begin() + first, rows.end(), std::int32_t(n - last));
+  selection->rows.assign(std::size_t(heads), rows);
   return selection;
 }
-std::unique_ptr<Selection> CpuBackend::select_last(std::int64_t n, std::int64_t rows) {
+std::unique_ptr<Selection> CpuBackend::repeat(const Selection& one, int heads) {
   auto selection = std::make_unique<CpuSelection>();
-  selection->heads = 1;
-  selection->rows.emplace_back(static_cast<std::size_t>(rows));
-  std::iota(selection->rows[0].begin(), selection->rows[0].end(), std::int32_t(n - rows));
+  selection->heads = heads;
+  selection->rows.assign(std::size_t(heads), as<CpuSelection>(one).rows[0]);
   return selection;
 }
 
@@ -283,9 +288,9 @@ std::vector<float> CpuBackend::read(const Scores& scores) {
   const auto& s = as<CpuScores>(scores).s;
   return {s.data(), s.data() + s.size()};
 }
-double CpuBackend::coverage(const Scores& raw, const Selection& keep, std::int64_t window) {
+double CpuBackend::coverage(const Scores& raw, const Selection& keep, std::int64_t rows) {
   return clocks_batch_->whole(Stage::scores,
-                              [&] { return cpu::coverage(as<CpuScores>(raw), as<CpuSelection>(keep), window); });
+                              [&] { return cpu::coverage(as<CpuScores>(raw), as<CpuSelection>(keep), rows); });
 }
 
 std::unique_ptr<LayerCache> CpuBackend::store(const LayerState& state, const Selection& keep, const CacheFormat& format,

@@ -45,17 +45,18 @@ class CpuBackend final : public Backend {
   void logits(const Hidden& x, std::int64_t rows, float* out, RunControl& control) override;
   void gather(Hidden& x, const Selection& rows) override;
 
-  std::unique_ptr<Scores> window_scores(int layer, const LayerState& state, std::int64_t window, std::int64_t drop,
+  std::unique_ptr<Scores> column_scores(int layer, const LayerState& state, const ColumnScores& wanted,
                                         RunControl& control) override;
+  std::unique_ptr<Scores> last_row_logits(int layer, const LayerState& state, RunControl& control) override;
   std::unique_ptr<Scores> pool(const Scores& scores, Pooling pooling, int kernel) override;
   std::unique_ptr<Scores> reduce_heads(const Scores& scores, int groups, GroupReduce reduce) override;
-  std::unique_ptr<Selection> top_k(const Scores& scores, std::int64_t n, std::int64_t k, std::int64_t first,
-                                   std::int64_t last) override;
-  std::unique_ptr<Selection> select_all(std::int64_t n, int heads) override;
-  std::unique_ptr<Selection> select_last(std::int64_t n, std::int64_t rows) override;
+  std::unique_ptr<Selection> top_k(const Scores& scores, std::int64_t n, const std::vector<std::int64_t>& k,
+                                   std::int64_t first, std::int64_t last) override;
+  std::unique_ptr<Selection> select_ends(std::int64_t n, std::int64_t first, std::int64_t last, int heads) override;
+  std::unique_ptr<Selection> repeat(const Selection& selection, int heads) override;
   std::vector<std::int32_t> read(const Selection& selection, int head) override;
   std::vector<float> read(const Scores& scores) override;
-  double coverage(const Scores& raw, const Selection& keep, std::int64_t window) override;
+  double coverage(const Scores& raw, const Selection& keep, std::int64_t rows) override;
 
   std::unique_ptr<LayerCache> store(const LayerState& state, const Selection& keep, const CacheFormat& format,
                                     RunControl& control) override;
@@ -116,7 +117,7 @@ class CpuBackend final : public Backend {
   std::unique_ptr<Space> space_;                      ///< grows
   std::optional<StageClocks> clocks_batch_, clocks_;  ///< of team_batch_ and team_
   std::chrono::steady_clock::time_point times_taken_;
-  Buffer score_work_;                    ///< of window_scores()
+  Buffer score_work_;                    ///< of column_scores()
   std::unique_ptr<NarrowLayer> narrow_;  ///< of the last decode step, for as many rows
 };
 

@@ -13,6 +13,7 @@ namespace {
 constexpr std::int64_t kNarrowRows = 4;       // up to so many rows, each thread prepares them all for itself
 constexpr std::int64_t kNormRows = 32;        // rows of an item where rows are handled one by one
 constexpr std::int64_t kAttentionRows = 128;  // most query rows of an attention item
+constexpr std::int64_t kFewScoring = 64;      // up to so many scoring queries are computed by themselves
 
 double flops(const PackedTensor& w, std::int64_t rows) {
   return 2.0 * double(rows) * double(w.rows()) * double(w.cols());
@@ -112,16 +113,27 @@ std::unique_ptr<LayerState> CpuBackend::begin_layer(int layer, const Hidden& hid
   auto state = std::make_unique<CpuLayerState>();
   state->n = n;
   state->k = Array<float>(std::size_t(n * kv), "keys of a layer", huge_pages_);
-  state->v = Array<float>(std::size_t(n * kv), "values of a layer", huge_pages_);
-  state->key_panels = Buffer(key_panel_bytes(arithmetic_, shape_, n), "key panels", huge_pages_);
-  state->value_panels = Buffer(value_panel_bytes(arithmetic_, shape_, n), "value panels", huge_pages_);
+  if (!needs.keys_only) {
+    state->v = Array<float>(std::size_t(n * kv), "values of a layer", huge_pages_);
+    state->key_panels = Buffer(key_panel_bytes(arithmetic_, shape_, n), "key panels", huge_pages_);
+    state->value_panels = Buffer(value_panel_bytes(arithmetic_, shape_, n), "value panels", huge_pages_);
+  }
+  const std::int64_t first_scoring = n - std::min(needs.rows, n), q_dim = config_.q_dim();
+  const bool many_score = n - first_scoring > kFewScoring;
+  if (many_score) {
+    state->score_rows = n - first_scoring;
+    state->score_q = Array<float>(std::size_t(state->score_rows * q_dim), "scoring queries", huge_pages_);
+  }
   make_space(most);
 
   for (std::int64_t begin = 0; begin < n; begin += most) {
     const std::int64_t m = std::min(most, n - begin);
     const WideLinear key(arithmetic_, {&weights.k}, m, team_batch_->size());
     const WideLinear value(arithmetic_, {&weights.v}, m, team_batch_->size());
-    WorkQueue norm_queue(ceil_div(m, kNormRows)), queue(key.items() + value.items());
+    const WideLinear query(arithmetic_, {&weights.q}, m, team_batch_->size());
+    const std::int64_t kv_items = key.items() + (needs.keys_only ? 0 : value.items());
+    const bool scores = many_score && begin + m > first_scoring;
+    WorkQueue norm_queue(ceil_div(m, kNormRows)), queue(kv_items + (scores ? query.items() : 0));
     space_->input.begin(m, width);
     team_batch_->run([&](int thread) {
       const OwnSpace& own = *space_->own[std::size_t(thread)];
@@ -147,13 +159,27 @@ std::unique_ptr<LayerState> CpuBackend::begin_layer(int layer, const Hidden& hid
             }
           }
         };
-        (is_key ? key : value)
-            .run(is_key ? item : item - key.items(), space_->input, own.wide, control, thread == 0, watch, spread);
+        // q of the rows that score
+        const auto take = [&](std::int64_t row, std::int64_t rows, std::int64_t first, std::int64_t count, float* y,
+                              std::int64_t ldy) {
+          for (std::int64_t i = 0; i < rows; ++i, y += ldy) {
+            const std::int64_t at = begin + row + i;
+            if (at < first_scoring) continue;
+            rotate(kt, y, x.cos_sin.data() + at * d, first, count, shape_.d);
+            std::memcpy(state->score_q.data() + (at - first_scoring) * q_dim + first, y,
+                        std::size_t(count) * sizeof(float));
+          }
+        };
+        if (item >= kv_items)
+          query.run(item - kv_items, space_->input, own.wide, control, thread == 0, watch, take);
+        else
+          (is_key ? key : value)
+              .run(is_key ? item : item - key.items(), space_->input, own.wide, control, thread == 0, watch, spread);
       }
     });
     control.throw_if_stopped();
   }
-  WorkQueue block_queue(shape_.heads_kv * key_blocks(n));
+  WorkQueue block_queue(needs.keys_only ? 0 : shape_.heads_kv * key_blocks(n));
   team_batch_->run([&](int thread) {
     StageWatch& watch = (*clocks_batch_)[thread];
     watch.start();
@@ -162,7 +188,7 @@ std::unique_ptr<LayerState> CpuBackend::begin_layer(int layer, const Hidden& hid
     watch.lap(Stage::attention);
   });
   control.throw_if_stopped();
-  if (needs.rows > 0) score_queries(weights, x, *state, std::min(needs.rows, n));
+  if (needs.rows > 0 && !many_score) score_queries(weights, x, *state, n - first_scoring);
   return state;
 }
 

@@ -1,4 +1,4 @@
-// The window's attention over all keys without an n x n matrix, and selection by score.
+// Attention of a few rows over all keys without an n x n matrix, and selection by score.
 #include "backend/cpu/scores.hpp"
 
 #include <algorithm>
@@ -33,20 +33,14 @@ std::uint64_t ranked(float score, std::int64_t row) {
   return std::uint64_t(~rising) << 32 | std::uint64_t(row);
 }
 
-}  // namespace
+constexpr std::int64_t kFewRows = 64;  // so many scoring rows have their weights stored, [H][rows][n]
 
-std::size_t window_score_bytes(const AttentionShape& shape, std::int64_t window, std::int64_t n) {
-  const std::size_t columns = std::size_t(round_up(n, simd::kLanes) + 2 * ceil_div(n, kChunk));
-  return std::size_t(shape.heads) * (std::size_t(window) + 3) * columns * sizeof(float);
-}
-
-std::unique_ptr<CpuScores> window_scores(const ScoreContext& context, const CpuLayerState& state, std::int64_t window,
-                                         std::int64_t drop) {
+// Scores of few rows: the dot products are computed once and stored.
+void few_row_scores(const ScoreContext& context, const CpuLayerState& state, const ColumnScores& wanted,
+                    CpuScores& scores) {
   const simd::KernelTable& kt = *context.arithmetic.kernels;
   const int heads = context.shape.heads, group = context.shape.group(), d = context.shape.d;
-  const std::int64_t n = state.n, n16 = round_up(n, simd::kLanes), head_rows = group * window;
-  check(window >= 1 && window <= state.score_rows && drop <= n, ErrorCode::internal, "window_scores: ", window,
-        " rows asked, ", state.score_rows, " kept");
+  const std::int64_t n = state.n, n16 = round_up(n, simd::kLanes), window = wanted.rows, head_rows = group * window;
   const std::int64_t chunks = ceil_div(n, kChunk);
   const std::int64_t all_rows = heads * window, own_floats = round_up((head_rows + kKeys) * d, simd::kLanes);
   const std::int64_t stats = round_up(all_rows * chunks, simd::kLanes);
@@ -58,11 +52,9 @@ std::unique_ptr<CpuScores> window_scores(const ScoreContext& context, const CpuL
   float* const z = context.work.as<float>();  // [H][w][n16]
   // of each row's chunks: the maximum and the sum of exponentials below it, then the factor of the whole row's softmax
   float *const maxima = z + all_rows * n16, *const sums = maxima + stats, *const own = sums + stats;
-  auto scores = make_scores(heads, n - drop);
-
   WorkQueue dots(context.shape.heads_kv * chunks), rows(heads * window), columns(heads * chunks);
   context.team.run([&](int thread) {
-    // e[h, a, j] = exp(scale · q_a · k_j − maximum of the chunk): row a sees keys 0 .. n − w + a
+    // e[h, a, j] = exp(scale · q_a · k_j − maximum of the chunk)
     float *panels = own + thread * own_floats, *q = panels + kKeys * d;  // [4][d][16], [G·w][d]
     const std::int64_t score_ld = std::int64_t(heads) * d, first_row = state.score_rows - window;
     for (std::int64_t item; (item = dots.next()) >= 0 && !context.control.stopping();) {
@@ -81,7 +73,7 @@ std::unique_ptr<CpuScores> window_scores(const ScoreContext& context, const CpuL
         kt.gemm_f32(head_rows, d, q, d, panels, count, z + row0 * n16 + j, n16, false);
       }
       for (std::int64_t r = row0; r < row0 + head_rows; ++r) {
-        const std::int64_t seen = std::clamp<std::int64_t>(n - window + r % window + 1 - begin, 0, end - begin);
+        const std::int64_t seen = std::clamp<std::int64_t>(seen_keys(wanted, n, r % window) - begin, 0, end - begin);
         float* e = z + r * n16 + begin;
         const float max = context.shape.scale * kt.row_max(e, seen);
         maxima[r * chunks + chunk] = max;
@@ -95,22 +87,61 @@ std::unique_ptr<CpuScores> window_scores(const ScoreContext& context, const CpuL
       const float top = *std::max_element(max, max + chunks);
       float total = 0;
       for (std::int64_t c = 0; c < chunks; ++c) total += sum[c] * (max[c] = std::exp(max[c] - top));
-      for (std::int64_t c = 0; c < chunks; ++c) sum[c] = max[c] / total;
+      for (std::int64_t c = 0; c < chunks; ++c) sum[c] = row_weight(wanted, r % window) * max[c] / total;
     }
     context.team.barrier();
-    // S[h, j] = Σ_a A[h, a, j]
+    // S[h, j] = Σ_a λ_a A[h, a, j]
     for (std::int64_t item; (item = columns.next()) >= 0 && !context.control.stopping();) {
       const std::int64_t h = item / chunks, chunk = item % chunks, begin = chunk * kChunk;
-      const std::int64_t end = std::min(n - drop, begin + kChunk);
+      const std::int64_t end = std::min(scores.n, begin + kChunk);
       for (std::int64_t r = h * window; r < (h + 1) * window && begin < end; ++r)
-        kt.axpy(sums[r * chunks + chunk], z + r * n16 + begin, end - begin, scores->row(int(h)) + begin);
+        kt.axpy(sums[r * chunks + chunk], z + r * n16 + begin, end - begin, scores.row(int(h)) + begin);
     }
     if (thread == 0) context.control.poll();
   });
+}
+
+}  // namespace
+
+std::size_t score_bytes(const AttentionShape& shape, int threads, std::int64_t rows, std::int64_t n) {
+  const std::size_t columns = std::size_t(round_up(n, simd::kLanes)), heads = std::size_t(shape.heads);
+  const std::size_t queries = heads * std::size_t(rows * shape.d) * sizeof(float);
+  const std::size_t scores = 3 * heads * columns * sizeof(float);  // raw, pooled, joined
+  if (rows > kFewRows) return queries + scores + column_sum_bytes(shape, threads, rows);
+  return queries + scores + heads * std::size_t(rows) * (columns + std::size_t(2 * ceil_div(n, kChunk))) * sizeof(float);
+}
+
+std::unique_ptr<CpuScores> column_scores(const ScoreContext& context, const CpuLayerState& state,
+                                         const ColumnScores& wanted) {
+  check(wanted.rows >= 1 && wanted.rows <= state.score_rows && wanted.drop <= state.n, ErrorCode::internal,
+        "column_scores: ", wanted.rows, " rows asked, ", state.score_rows, " kept");
+  auto scores = make_scores(context.shape.heads, state.n - wanted.drop);
+  if (wanted.rows > kFewRows)
+    column_sums(context, state, wanted, *scores);
+  else
+    few_row_scores(context, state, wanted, *scores);
   context.control.throw_if_stopped();
   return scores;
 }
 
+std::unique_ptr<CpuScores> last_row_logits(const ScoreContext& context, const CpuLayerState& state) {
+  const simd::KernelTable& kt = *context.arithmetic.kernels;
+  const int group = context.shape.group(), d = context.shape.d;
+  const std::int64_t n = state.n, chunks = ceil_div(n, kChunk);
+  check(state.score_rows >= 1, ErrorCode::internal, "last_row_logits: no query row kept");
+  auto scores = make_scores(context.shape.heads, n);
+  const float* q = state.score_q.data() + (state.score_rows - 1) * context.shape.heads * d;
+  WorkQueue items(context.shape.heads_kv * chunks);
+  context.team.run([&](int) {
+    for (std::int64_t item; (item = items.next()) >= 0 && !context.control.stopping();) {
+      const std::int64_t head = item / chunks, begin = item % chunks * kChunk, count = std::min(kChunk, n - begin);
+      kt.attend_keys(simd::RowType::f32, q + head * group * d, group, state.k.data() + (head * n + begin) * d,
+                     std::size_t(d) * sizeof(float), count, d, 1.0f, scores->row(int(head) * group) + begin, n);
+    }
+  });
+  context.control.throw_if_stopped();
+  return scores;
+}
 std::unique_ptr<CpuScores> pool(ThreadTeam& team, const CpuScores& scores, Pooling pooling, int kernel) {
   auto out = make_scores(scores.heads, scores.n);
   const std::int64_t n = scores.n, half = kernel / 2;
@@ -157,12 +188,14 @@ std::unique_ptr<CpuScores> reduce_heads(ThreadTeam& team, const CpuScores& score
   return out;
 }
 
-std::unique_ptr<CpuSelection> top_k(ThreadTeam& team, const CpuScores& scores, std::int64_t n, std::int64_t k,
-                                    std::int64_t first, std::int64_t last) {
+std::unique_ptr<CpuSelection> top_k(ThreadTeam& team, const CpuScores& scores, std::int64_t n,
+                                    const std::vector<std::int64_t>& k, std::int64_t first, std::int64_t last) {
   const std::int64_t free_begin = first, free_end = n - last;  // rows that compete
-  const std::int64_t wanted = k - first - last;
-  check(k <= n && wanted >= 0 && free_end <= scores.n && free_begin <= free_end, ErrorCode::internal, "top_k: ", k,
-        " of ", n, " rows, first ", first, ", last ", last, ", ", scores.n, " scored");
+  check(k.size() == 1 || k.size() == std::size_t(scores.heads), ErrorCode::internal, "top_k: ", k.size(),
+        " numbers for ", scores.heads, " heads");
+  for (std::int64_t one : k)
+    check(one <= n && one >= first + last && free_end <= scores.n && free_begin <= free_end, ErrorCode::internal,
+          "top_k: ", one, " of ", n, " rows, first ", first, ", last ", last, ", ", scores.n, " scored");
   auto out = std::make_unique<CpuSelection>();
   out->heads = scores.heads;
   out->rows.resize(std::size_t(scores.heads));
@@ -171,11 +204,12 @@ std::unique_ptr<CpuSelection> top_k(ThreadTeam& team, const CpuScores& scores, s
     std::vector<std::uint64_t> order(std::size_t(free_end - free_begin));
     for (std::int64_t h; (h = heads.next()) >= 0;) {
       const float* s = scores.row(int(h));
+      const std::int64_t kept = k[k.size() == 1 ? 0 : std::size_t(h)], wanted = kept - first - last;
       for (std::int64_t j = free_begin; j < free_end; ++j) order[std::size_t(j - free_begin)] = ranked(s[j], j);
       if (wanted > 0 && wanted < std::int64_t(order.size()))
         std::nth_element(order.begin(), order.begin() + wanted - 1, order.end());
       auto& rows = out->rows[std::size_t(h)];
-      rows.resize(std::size_t(k));
+      rows.resize(std::size_t(kept));
       std::iota(rows.begin(), rows.begin() + first, 0);
       for (std::int64_t i = 0; i < wanted; ++i) rows[std::size_t(first + i)] = std::int32_t(order[std::size_t(i)]);
       std::sort(rows.begin() + first, rows.begin() + first + wanted);
@@ -185,7 +219,7 @@ std::unique_ptr<CpuSelection> top_k(ThreadTeam& team, const CpuScores& scores, s
   return out;
 }
 
-double coverage(const CpuScores& raw, const CpuSelection& keep, std::int64_t window) {
+double coverage(const CpuScores& raw, const CpuSelection& keep, std::int64_t scoring_rows) {
   double sum = 0;
   for (int h = 0; h < raw.heads; ++h) {
     const float* s = raw.row(h);
@@ -193,7 +227,7 @@ double coverage(const CpuScores& raw, const CpuSelection& keep, std::int64_t win
     for (std::int64_t j = 0; j < raw.n; ++j) scored += s[j];
     for (std::int32_t j : keep.rows[std::size_t(h) * std::size_t(keep.heads) / std::size_t(raw.heads)])
       if (j < raw.n) kept += s[j];
-    sum += (kept + double(window) - scored) / double(window);
+    sum += (kept + double(scoring_rows) - scored) / double(scoring_rows);
   }
   return sum / raw.heads;
 }

@@ -1,4 +1,4 @@
-// Scores of a layer's keys and what is done with them: window softmax sums, pooling, head reduction, top-k.
+// Scores of a layer's keys and what is done with them: sums of attention, pooling, head reduction, top-k.
 #pragma once
 
 #include <memory>
@@ -18,17 +18,34 @@ struct ScoreContext {
   Buffer& work;  ///< grows: a layer's fresh pages would cost more than their contents
 };
 
-/// S[h, j], j < n − drop (spec/methods.md 0.2).
-std::unique_ptr<CpuScores> window_scores(const ScoreContext& context, const CpuLayerState& state, std::int64_t window,
-                                         std::int64_t drop);
-/// Bytes window_scores() takes for a layer of n rows.
-std::size_t window_score_bytes(const AttentionShape& shape, std::int64_t window, std::int64_t n);
+/// S[h, j], j < n − drop: a few rows at once, many by column_sums().
+std::unique_ptr<CpuScores> column_scores(const ScoreContext& context, const CpuLayerState& state,
+                                         const ColumnScores& wanted);
+/// u[h, j] = q_h·k_j of the last row (2.6).
+std::unique_ptr<CpuScores> last_row_logits(const ScoreContext& context, const CpuLayerState& state);
+/// Bytes that scores of a layer of n rows take, queries included.
+std::size_t score_bytes(const AttentionShape& shape, int threads, std::int64_t rows, std::int64_t n);
+
+/// column_scores() of many rows (column_sums.cpp): two passes over tiles of the attention matrix, which is never stored.
+void column_sums(const ScoreContext& context, const CpuLayerState& state, const ColumnScores& wanted,
+                 CpuScores& scores);
+std::size_t column_sum_bytes(const AttentionShape& shape, int threads, std::int64_t rows);
+
+/// How many keys scoring row `a` of wanted.rows sees, of n.
+inline std::int64_t seen_keys(const ColumnScores& wanted, std::int64_t n, std::int64_t a) {
+  const bool causal = wanted.causal_rows < 0 || a >= wanted.rows - wanted.causal_rows;
+  return causal ? n - wanted.rows + a + 1 : n;
+}
+/// λ_a.
+inline float row_weight(const ColumnScores& wanted, std::int64_t a) {
+  return wanted.rows == 1 ? 1.0f : float(1 + (wanted.last_weight - 1) * double(a) / double(wanted.rows - 1));
+}
 
 /// P (0.3).
 std::unique_ptr<CpuScores> pool(ThreadTeam& team, const CpuScores& scores, Pooling pooling, int kernel);
 std::unique_ptr<CpuScores> reduce_heads(ThreadTeam& team, const CpuScores& scores, int groups, GroupReduce reduce);
-std::unique_ptr<CpuSelection> top_k(ThreadTeam& team, const CpuScores& scores, std::int64_t n, std::int64_t k,
-                                    std::int64_t first, std::int64_t last);
-double coverage(const CpuScores& raw, const CpuSelection& keep, std::int64_t window);
+std::unique_ptr<CpuSelection> top_k(ThreadTeam& team, const CpuScores& scores, std::int64_t n,
+                                    const std::vector<std::int64_t>& k, std::int64_t first, std::int64_t last);
+double coverage(const CpuScores& raw, const CpuSelection& keep, std::int64_t scoring_rows);
 
 }  // namespace fastkv::cpu

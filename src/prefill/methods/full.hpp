@@ -7,14 +7,12 @@ namespace fastkv {
 
 class Full final : public Method {
  public:
-  explicit Full(int n_head_kv) : n_head_kv_(n_head_kv) {}
-  ScoreNeeds needs(int) const override { return {}; }
-  LayerChoice select(int, const LayerState& state, Backend& backend, RunControl&) const override {
-    return {backend.select_all(state.n, n_head_kv_), nullptr, std::nullopt};
+  using Method::Method;
+  LayerPlan plan(int, std::int64_t n) const override { return {n, n, n, {}}; }
+  ScoreNeeds needs(int, const LayerPlan&) const override { return {}; }
+  LayerChoice select(int, const LayerPlan&, const LayerState& state, Backend& backend, RunControl&) const override {
+    return keep_all(state.n, backend);
   }
-
- private:
-  int n_head_kv_;
 };
 
 }  // namespace fastkv
