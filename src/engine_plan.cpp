@@ -55,7 +55,8 @@ RunPlan make_plan(const Backend& backend, const ModelConfig& config, std::int64_
         layer.head_kept.empty()
             ? std::size_t(layer.kept) * row
             : std::size_t(std::accumulate(layer.head_kept.begin(), layer.head_kept.end(), std::int64_t(0))) * head_row;
-  plan.cache_bytes_full = std::size_t(n_prompt) * std::size_t(config.n_layer) * head_row * std::size_t(config.n_head_kv);
+  plan.cache_bytes_full =
+      std::size_t(n_prompt) * std::size_t(config.n_layer) * head_row * std::size_t(config.n_head_kv);
 
   const BackendMemory bytes = backend.memory(n_prompt, scoring_rows(plan, config));
   plan.decode_weight_bytes = bytes.decode_weights;

@@ -58,10 +58,10 @@ struct ScoreNeeds {
 
 /// Sums over query rows of the attention that they pay to each key.
 struct ColumnScores {
-  std::int64_t rows;             ///< the last `rows` query rows
-  std::int64_t drop;             ///< columns from n − drop on are dropped after the softmax
-  double last_weight = 1;        ///< rows weigh from 1 (the first) to this (the last), linearly
-  std::int64_t causal_rows = -1; ///< only the last so many rows are causal, earlier ones see every key; −1: all are
+  std::int64_t rows;              ///< the last `rows` query rows
+  std::int64_t drop;              ///< columns from n − drop on are dropped after the softmax
+  double last_weight = 1;         ///< rows weigh from 1 (the first) to this (the last), linearly
+  std::int64_t causal_rows = -1;  ///< only the last so many rows are causal, earlier ones see every key; −1: all are
 };
 
 /// float32 [heads, n] on the device.
@@ -105,12 +105,12 @@ struct SequenceStep {
 
 /// Bytes a backend will take, for the memory plan.
 struct BackendMemory {
-  std::size_t weights = 0;     ///< resident
+  std::size_t weights = 0;         ///< resident
   std::size_t decode_weights = 0;  ///< of these, what every decode step reads
-  std::size_t hidden = 0;      ///< for n prompt rows
-  std::size_t layer_kv = 0;    ///< for n rows of one layer
-  std::size_t scratch = 0;     ///< panels, tiles, logits
-  std::size_t load_extra = 0;  ///< above weights while loading
+  std::size_t hidden = 0;          ///< for n prompt rows
+  std::size_t layer_kv = 0;        ///< for n rows of one layer
+  std::size_t scratch = 0;         ///< panels, tiles, logits
+  std::size_t load_extra = 0;      ///< above weights while loading
 };
 
 struct BackendInfo {
@@ -166,8 +166,8 @@ class Backend {
   /// Sums (or maxima) of each group of `heads / groups` consecutive heads: [groups, n].
   virtual std::unique_ptr<Scores> reduce_heads(const Scores& scores, int groups, GroupReduce reduce) = 0;
   /// Per head: the first `first` and the last `last` of n rows, and the best others by score, k in all, ascending; ties
-  /// to the lower index. `k`: of each head, or one number for all. Scores cover rows 0 .. scores.n − 1; rows beyond must
-  /// be within `last`.
+  /// to the lower index. `k`: of each head, or one number for all. Scores cover rows 0 .. scores.n − 1; rows beyond
+  /// must be within `last`.
   virtual std::unique_ptr<Selection> top_k(const Scores& scores, std::int64_t n, const std::vector<std::int64_t>& k,
                                            std::int64_t first, std::int64_t last) = 0;
   /// The first `first` and the last `last` of n rows, the same for each of `heads`; first + last ≤ n.

@@ -52,15 +52,14 @@ const std::vector<MethodName>& all_methods() {
 }
 
 const char* name(MethodName method) {
-  constexpr std::array<const char*, 11> names = {"full",         "fastkv", "snapkv",    "streamingllm", "h2o", "gemfilter",
-                                                 "pyramidinfer", "headkv", "pyramidkv", "adakv",        "tova"};
+  constexpr std::array<const char*, 11> names = {"full",      "fastkv",    "snapkv",       "streamingllm",
+                                                 "h2o",       "gemfilter", "pyramidinfer", "headkv",
+                                                 "pyramidkv", "adakv",     "tova"};
   return names[std::size_t(method)];
 }
 const char* name(Pooling pooling) { return pooling == Pooling::max ? "max" : "avg"; }
 const char* name(GroupReduce reduce) { return reduce == GroupReduce::sum ? "sum" : "max"; }
-const char* name(Granularity granularity) {
-  return granularity == Granularity::query_head ? "query_head" : "kv_head";
-}
+const char* name(Granularity granularity) { return granularity == Granularity::query_head ? "query_head" : "kv_head"; }
 const char* name(H2oMask mask) { return mask == H2oMask::causal ? "causal" : "reference"; }
 
 bool reads(MethodName method, std::string_view flag) {

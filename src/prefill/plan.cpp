@@ -47,7 +47,8 @@ void check_ranges(const MethodOptions& o, MethodName method, int n_layer) {
   check_layer("--filter-layer", o.filter_layer, n_layer);
   if (o.pyramid && *o.pyramid != 35 && *o.pyramid != 50 && *o.pyramid != 60)
     reject("--pyramid ", *o.pyramid, ": expected 35, 50 or 60");
-  for (const auto& [flag, given] : {std::pair{"--recent", o.recent.has_value()}, {"--delta", o.delta.has_value()},
+  for (const auto& [flag, given] : {std::pair{"--recent", o.recent.has_value()},
+                                    {"--delta", o.delta.has_value()},
                                     {"--gamma", o.gamma.has_value()}})
     if (o.pyramid && given) reject("--pyramid and ", flag, " exclude each other");
   check_rate("--recent", o.recent);
@@ -62,7 +63,8 @@ void check_ranges(const MethodOptions& o, MethodName method, int n_layer) {
                               std::int64_t w) {
     if (!budget) return;
     if (*budget <= w) reject(flag, ' ', *budget, " leaves no room beyond ", window_flag, ' ', w);
-    if (*budget < w + sinks) reject(flag, ' ', *budget, " leaves no room for ", window_flag, ' ', w, " and --sinks ", sinks);
+    if (*budget < w + sinks)
+      reject(flag, ' ', *budget, " leaves no room for ", window_flag, ' ', w, " and --sinks ", sinks);
   };
   if (reads(method, "--window") && method != MethodName::headkv)  // headkv's window comes on top
     check_room("--kv-budget", o.kv_budget, "--window", window);
@@ -83,8 +85,8 @@ MethodParams resolve(const MethodOptions& o, const ModelConfig& config, std::int
   if (p.method == MethodName::full) return p;
   const int min_prompt = o.min_prompt.value_or(1024);
   if (given_flags(o).empty() && n_prompt < min_prompt) {
-    notes.push_back(concat("prompt of ", n_prompt, " tokens runs with --method full: shorter than --min-prompt ",
-                           min_prompt));
+    notes.push_back(
+        concat("prompt of ", n_prompt, " tokens runs with --method full: shorter than --min-prompt ", min_prompt));
     p.method = MethodName::full;
     return p;
   }
@@ -139,8 +141,7 @@ std::int64_t scoring_rows(const RunPlan& plan, const ModelConfig& config) {
   const auto method = make_method(plan.method, config, plan.n_prompt);
   std::int64_t rows = 0;
   for (const auto* layers : {&plan.filter_layers, &plan.layers})
-    for (std::size_t l = 0; l < layers->size(); ++l)
-      rows = std::max(rows, method->needs(int(l), (*layers)[l]).rows);
+    for (std::size_t l = 0; l < layers->size(); ++l) rows = std::max(rows, method->needs(int(l), (*layers)[l]).rows);
   return rows;
 }
 

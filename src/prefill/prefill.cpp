@@ -50,8 +50,7 @@ Prefill prefill(Backend& backend, const ModelConfig& config, const RunPlan& plan
       if (!filtering) {
         LayerTrace trace{x->n(), {}, choice.coverage};
         if (options.record_kept) {
-          for (int h = 0; h < choice.keep->heads; ++h)
-            trace.kept.push_back(positions_of(backend, *choice.keep, h, *x));
+          for (int h = 0; h < choice.keep->heads; ++h) trace.kept.push_back(positions_of(backend, *choice.keep, h, *x));
         }
         if (plan.method.method == MethodName::fastkv && choice.next) {
           out.trace.tsp_layer = l;

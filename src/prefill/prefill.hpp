@@ -12,17 +12,17 @@ namespace fastkv {
 
 struct Prefill {
   KvCache cache;
-  std::vector<float> logits;           ///< [V] of the last token, or [n, V] of all
-  Trace trace;                         ///< kept sets only if asked for; coverage always
-  std::int64_t token_layers = 0;       ///< Σ over layers of rows whose attention and MLP were computed
+  std::vector<float> logits;            ///< [V] of the last token, or [n, V] of all
+  Trace trace;                          ///< kept sets only if asked for; coverage always
+  std::int64_t token_layers = 0;        ///< Σ over layers of rows whose attention and MLP were computed
   std::vector<StageTimes> layer_times;  ///< [filter layers + N]
   StageTimes end_times;                 ///< embedding, output head
 };
 
 struct PrefillOptions {
   CacheFormat format;
-  bool record_kept = false;            ///< fill Trace::layers[].kept and tsp_kept
-  bool all_logits = false;             ///< logits of every prompt token; nothing may be dropped (full)
+  bool record_kept = false;  ///< fill Trace::layers[].kept and tsp_kept
+  bool all_logits = false;   ///< logits of every prompt token; nothing may be dropped (full)
 };
 
 /// Runs `tokens` through `backend` under plan.method. `on_layer(l)` is called before each layer.

@@ -27,7 +27,7 @@ TEST_P(DecodeDeterminism, LogitsForAnyNumberOfThreads) {
     KvCache cache;
     for (int l = 0; l < model.config.n_layer; ++l) {
       const auto state = backend->begin_layer(l, *x, {}, control);
-      const auto keep = backend->select_all(n, model.config.n_head_kv);
+      const auto keep = backend->select_ends(n, n, 0, model.config.n_head_kv);
       cache.layers.push_back(backend->store(*state, *keep, {CacheType::f16, CacheType::f16, 4}, control));
       backend->finish_layer(l, *x, *state, nullptr, control);
     }

@@ -26,7 +26,7 @@ Prompted prefilled(const RandomModel& model, Compute compute, std::int64_t n, Ca
   const auto x = run.backend->embed(model.prompt(n), positions, control);
   for (int l = 0; l < model.config.n_layer; ++l) {
     const auto state = run.backend->begin_layer(l, *x, {}, control);
-    const auto keep = run.backend->select_all(n, model.config.n_head_kv);
+    const auto keep = run.backend->select_ends(n, n, 0, model.config.n_head_kv);
     run.cache.layers.push_back(run.backend->store(*state, *keep, {type, type, 8}, control));
     run.backend->finish_layer(l, *x, *state, nullptr, control);
   }

@@ -211,7 +211,9 @@ TEST(BenchErrors, OneLineAndStatus2) {
       {{"-m", "x", "-p", "512-64"}, "--n-prompt 512-64: expected FIRST-LAST with FIRST <= LAST"},
       {{"-m", "x", "-n", "-1"}, "--n-gen -1: must be 0 or more"},
       {{"-m", "x", "-pg", "512"}, "--pg 512: expected PP,TG"},
-      {{"-m", "x", "--method", "full,snapkv"}, "--method full,snapkv: not in this version; expected full or fastkv"},
+      {{"-m", "x", "--method", "full,snap"},
+       "--method full,snap: expected full, fastkv, snapkv, streamingllm, h2o, gemfilter, pyramidinfer, headkv, "
+       "pyramidkv, adakv or tova"},
       {{"-m", "x", "--compute", "int4"}, "--compute int4: expected auto, f32, bf16 or int8"},
       {{"-m", "x", "-ctk", "f16,q4_0"}, "--cache-type-k f16,q4_0: expected f32, f16, bf16 or q8_0"},
       {{"-m", "x", "--tsp-rate", "0.2"}, "--tsp-rate has no effect with --method full"},

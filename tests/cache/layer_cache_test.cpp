@@ -37,7 +37,7 @@ class LayerCacheTest : public testing::Test {
     const auto x = backend_->embed(model_.prompt(n), positions, control_);
     for (int l = 0; l < model_.config.n_layer; ++l) {
       const auto state = backend_->begin_layer(l, *x, {}, control_);
-      const auto keep = backend_->select_all(n, model_.config.n_head_kv);
+      const auto keep = backend_->select_ends(n, n, 0, model_.config.n_head_kv);
       out.layers.push_back(backend_->store(*state, *keep, {type, type, reserve}, control_));
       backend_->finish_layer(l, *x, *state, nullptr, control_);
     }

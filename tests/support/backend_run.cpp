@@ -57,10 +57,10 @@ BackendRun run_on(Backend& backend, const ModelConfig& config, std::span<const s
     std::unique_ptr<Selection> keep, next;
     if (scored) {
       const std::int64_t capacity = std::min(n, std::max(budget, w + m.sinks));
-      const auto raw = backend.window_scores(l, *state, w, w, control);
+      const auto raw = backend.column_scores(l, *state, {w, w}, control);
       const auto pooled = backend.pool(*raw, m.pooling, m.kernel);
       const auto grouped = backend.reduce_heads(*pooled, group_heads, m.group_reduce);
-      keep = backend.top_k(*grouped, n, capacity, std::min<std::int64_t>(m.sinks, capacity - w), w);
+      keep = backend.top_k(*grouped, n, {capacity}, std::min<std::int64_t>(m.sinks, capacity - w), w);
       layer.raw = rows(backend, *raw);
       layer.pooled = rows(backend, *pooled);
       layer.grouped = rows(backend, *grouped);
@@ -69,16 +69,16 @@ BackendRun run_on(Backend& backend, const ModelConfig& config, std::span<const s
         const std::int64_t wanted = m.tsp_by_rate ? std::int64_t(double(n) * m.tsp_rate) : m.tsp_tokens;
         const std::int64_t count = std::min(n, std::max<std::int64_t>(wanted, m.tsp_window + m.sinks));
         if (n > count) {
-          const auto mass = backend.window_scores(l, *state, m.tsp_window, m.tsp_window, control);
+          const auto mass = backend.column_scores(l, *state, {m.tsp_window, m.tsp_window}, control);
           const auto smooth = backend.pool(*mass, m.pooling, m.kernel);
           const auto z = backend.reduce_heads(*smooth, 1, GroupReduce::sum);
           layer.propagation = backend.read(*z);
-          next = backend.top_k(*z, n, count, std::min<std::int64_t>(m.sinks, count - m.tsp_window), m.tsp_window);
+          next = backend.top_k(*z, n, {count}, std::min<std::int64_t>(m.sinks, count - m.tsp_window), m.tsp_window);
           for (std::int32_t r : backend.read(*next, 0)) out.tsp_kept.push_back(layer.positions[std::size_t(r)]);
         }
       }
     } else {
-      keep = backend.select_all(n, config.n_head_kv);
+      keep = backend.select_ends(n, n, 0, config.n_head_kv);
     }
     for (int k = 0; k < config.n_head_kv; ++k) {
       layer.kept.emplace_back();
@@ -86,7 +86,7 @@ BackendRun run_on(Backend& backend, const ModelConfig& config, std::span<const s
     }
     caches.push_back(backend.store(*state, *keep, format, control));
     std::unique_ptr<Selection> only_last;
-    if (options.shortcuts && last) only_last = backend.select_last(n, 1);
+    if (options.shortcuts && last) only_last = backend.select_ends(n, 0, 1, 1);
     const Selection* computed = only_last ? only_last.get() : options.shortcuts ? next.get() : nullptr;
     backend.finish_layer(l, *x, *state, computed, control);
     if (next && !computed) backend.gather(*x, *next);

@@ -98,8 +98,10 @@ void MethodFlags::declare(CommandLine& command) {
                  "gemfilter: layer that chooses the tokens (default: half the layers - 1)", kSmallCountOrNone);
   command.option("--pyramid", "35|50|60", options_.pyramid,
                  "pyramidinfer: the authors' settings of that retention (default 60)", kSmallCount);
-  command.option("--recent", "R", options_.recent, "pyramidinfer: share of the prompt that scores (default 0.2)", kRate);
-  command.option("--delta", "D", options_.delta, "pyramidinfer: what the share of tokens falls to (default 0.7)", kRate);
+  command.option("--recent", "R", options_.recent, "pyramidinfer: share of the prompt that scores (default 0.2)",
+                 kRate);
+  command.option("--delta", "D", options_.delta, "pyramidinfer: what the share of tokens falls to (default 0.7)",
+                 kRate);
   command.option("--gamma", "G", options_.gamma, "pyramidinfer: weight of the newest scoring row (default 1.2)",
                  Limits<double>{std::numeric_limits<double>::denorm_min(), 1e6, "must be above 0, at most 1e6"});
   command.option("--head-budgets", "FILE", options_.head_budgets,
@@ -110,8 +112,7 @@ void MethodFlags::declare(CommandLine& command) {
 
 MethodOptions MethodFlags::resolve(const CommandLine& command, const std::vector<MethodName>& compared) const {
   MethodOptions options = options_;
-  const std::vector<MethodName> methods =
-      compared.empty() ? std::vector{options.method.value_or(kDefault)} : compared;
+  const std::vector<MethodName> methods = compared.empty() ? std::vector{options.method.value_or(kDefault)} : compared;
   std::string chosen = compared.empty() ? "--method " : "--compare ";
   for (MethodName method : methods) chosen += (method == methods.front() ? "" : ",") + std::string(name(method));
   for (const std::string& flag : given_flags(options_)) {

@@ -125,9 +125,10 @@ std::vector<std::string> summary(const EngineInfo& info, const RunPlan& plan, co
                                     timing_line("eval time", stats.decode_ms, stats.n_decoded, "runs  "),
                                     "          method = " + method_text(info, plan, stats.coverage)};
   if (stats.coverage && *stats.coverage < kLowCoverage) {
-    lines.push_back(format("         warning: coverage below %.1f: much of what the last tokens attend to is not kept; ",
-                           kLowCoverage) +
-                    (plan.method.proportional ? "raise --retention" : "raise --kv-budget"));
+    lines.push_back(
+        format("         warning: coverage below %.1f: much of what the last tokens attend to is not kept; ",
+               kLowCoverage) +
+        (plan.method.proportional ? "raise --retention" : "raise --kv-budget"));
   }
   if (timings.ttft_ms == 0) return lines;  // stopped before there was a cache or a token
   std::string cache = "        KV cache = " + format_bytes(stats.cache_bytes) + " " + cache_types(plan);

@@ -10,12 +10,10 @@
 namespace fastkv::cpu {
 namespace {
 
-constexpr std::int64_t kKeys = 512;   // of a tile
-constexpr std::int64_t kRows = 128;   // query rows of a tile: positions x the heads that share its keys
+constexpr std::int64_t kKeys = 512;  // of a tile
+constexpr std::int64_t kRows = 128;  // query rows of a tile: positions x the heads that share its keys
 
-std::int64_t tile_positions(const AttentionShape& shape) {
-  return std::max<std::int64_t>(1, kRows / shape.group());
-}
+std::int64_t tile_positions(const AttentionShape& shape) { return std::max<std::int64_t>(1, kRows / shape.group()); }
 
 std::size_t own_bytes(const AttentionShape& shape) {
   const std::int64_t rows = tile_positions(shape) * shape.group();
@@ -44,8 +42,8 @@ class Tile {
     head_ = head, first_ = first, positions_ = positions;
     const std::int64_t from = state_.score_rows - wanted_.rows + first;
     for (std::int64_t r = 0; r < rows(); ++r) {
-      const float* q = state_.score_q.data() +
-                       ((from + r % positions) * context_.shape.heads + head * group + r / positions) * d;
+      const float* q =
+          state_.score_q.data() + ((from + r % positions) * context_.shape.heads + head * group + r / positions) * d;
       if (context_.arithmetic.bf16_attention) {
         std::uint16_t* to = reinterpret_cast<std::uint16_t*>(q_) + r * d32;
         context_.arithmetic.kernels->f32_to_bf16(q, d, to);
@@ -60,8 +58,8 @@ class Tile {
   void multiply(std::int64_t key) const {
     const simd::KernelTable& kt = *context_.arithmetic.kernels;
     const std::int64_t panels = ceil_div(std::min(kKeys, state_.n - key), simd::kLanes), d = context_.shape.d;
-    const std::size_t head_bytes = key_panel_bytes(context_.arithmetic, context_.shape, state_.n) /
-                                   std::size_t(context_.shape.heads_kv);
+    const std::size_t head_bytes =
+        key_panel_bytes(context_.arithmetic, context_.shape, state_.n) / std::size_t(context_.shape.heads_kv);
     const auto* keys = state_.key_panels.as<std::uint8_t>() + std::size_t(head_) * head_bytes;
     if (context_.arithmetic.bf16_attention) {
       const std::int64_t d32 = round_up(d, 32);
@@ -154,8 +152,7 @@ void column_sums(const ScoreContext& context, const CpuLayerState& state, const 
           kt.exp_sum(tile.z(r), seen, shape.scale, maximum[at(head, r)]);
           kt.axpy(weight[at(head, r)], tile.z(r), seen, tile.sums() + r / (tile.rows() / group) * kKeys);
         }
-        for (int g = 0; g < group; ++g)
-          kt.add(scores.row(int(head) * group + g) + key, tile.sums() + g * kKeys, width);
+        for (int g = 0; g < group; ++g) kt.add(scores.row(int(head) * group + g) + key, tile.sums() + g * kKeys, width);
         if (thread == 0) context.control.poll();
       }
     }

@@ -108,7 +108,8 @@ std::size_t score_bytes(const AttentionShape& shape, int threads, std::int64_t r
   const std::size_t queries = heads * std::size_t(rows * shape.d) * sizeof(float);
   const std::size_t scores = 3 * heads * columns * sizeof(float);  // raw, pooled, joined
   if (rows > kFewRows) return queries + scores + column_sum_bytes(shape, threads, rows);
-  return queries + scores + heads * std::size_t(rows) * (columns + std::size_t(2 * ceil_div(n, kChunk))) * sizeof(float);
+  return queries + scores +
+         heads * std::size_t(rows) * (columns + std::size_t(2 * ceil_div(n, kChunk))) * sizeof(float);
 }
 
 std::unique_ptr<CpuScores> column_scores(const ScoreContext& context, const CpuLayerState& state,

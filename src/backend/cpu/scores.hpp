@@ -26,7 +26,8 @@ std::unique_ptr<CpuScores> last_row_logits(const ScoreContext& context, const Cp
 /// Bytes that scores of a layer of n rows take, queries included.
 std::size_t score_bytes(const AttentionShape& shape, int threads, std::int64_t rows, std::int64_t n);
 
-/// column_scores() of many rows (column_sums.cpp): two passes over tiles of the attention matrix, which is never stored.
+/// column_scores() of many rows (column_sums.cpp): two passes over tiles of the attention matrix, which is never
+/// stored.
 void column_sums(const ScoreContext& context, const CpuLayerState& state, const ColumnScores& wanted,
                  CpuScores& scores);
 std::size_t column_sum_bytes(const AttentionShape& shape, int threads, std::int64_t rows);

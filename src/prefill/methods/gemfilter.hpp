@@ -1,4 +1,5 @@
-// GemFilter: one layer's attention of the last token chooses the prompt of a second, complete pass (spec/methods.md 2.6).
+// GemFilter: one layer's attention of the last token chooses the prompt of a second, complete pass
+// (spec/methods.md 2.6).
 #pragma once
 
 #include "prefill/methods/method.hpp"

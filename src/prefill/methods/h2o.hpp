@@ -8,9 +8,7 @@ namespace fastkv {
 class H2o final : public Method {
  public:
   using Method::Method;
-  int stored_heads() const override {
-    return params_.granularity == Granularity::query_head ? heads_ : heads_kv_;
-  }
+  int stored_heads() const override { return params_.granularity == Granularity::query_head ? heads_ : heads_kv_; }
   LayerPlan plan(int layer, std::int64_t n) const override;
   ScoreNeeds needs(int layer, const LayerPlan& plan) const override;
   LayerChoice select(int layer, const LayerPlan& plan, const LayerState& state, Backend& backend,

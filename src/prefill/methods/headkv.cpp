@@ -16,8 +16,8 @@ LayerPlan HeadKv::plan(int layer, std::int64_t n) const {
   if (!compresses(n)) return {n, n, n, {}};
   // cap[ℓ, h] = round(a[ℓ, h]·pool + min): a pool that heads share by importance above what each has
   constexpr double kBeta = 1.01;
-  const double c = double(params_.proportional ? std::int64_t(std::nearbyint(double(n) * params_.retention))
-                                               : params_.kv_budget);
+  const double c =
+      double(params_.proportional ? std::int64_t(std::nearbyint(double(n) * params_.retention)) : params_.kv_budget);
   const double base = std::floor(c / kBeta), pool = base * n_layer_ * heads_, least = c - base;
   std::vector<std::int64_t> caps;
   for (int h = 0; h < heads_; ++h)
@@ -50,11 +50,11 @@ std::vector<double> read_head_shares(const std::string& path, int n_layer, int n
             n_head, " heads, found none for \"", key, '"');
       const Json& values = json[key];
       double sum = 0;
-      const bool numbers = values.is_array() && !values.empty() &&
-                           std::all_of(values.begin(), values.end(), [&](const Json& v) {
-                             if (v.is_number()) sum += v.get<double>();
-                             return v.is_number();
-                           });
+      const bool numbers =
+          values.is_array() && !values.empty() && std::all_of(values.begin(), values.end(), [&](const Json& v) {
+            if (v.is_number()) sum += v.get<double>();
+            return v.is_number();
+          });
       check(numbers && std::isfinite(sum) && sum >= 0, ErrorCode::bad_file, path, ": \"", key,
             "\": expected a list of numbers that is not empty nor negative in sum, found ", dump(values).substr(0, 40));
       shares.push_back(sum / double(values.size()));

@@ -35,17 +35,28 @@ LayerChoice Method::keep_all(std::int64_t n, Backend& backend) const {
 
 std::unique_ptr<Method> make_method(const MethodParams& p, const ModelConfig& config, std::int64_t n) {
   switch (p.method) {
-    case MethodName::full: return std::make_unique<Full>(p, config, n);
-    case MethodName::fastkv: return std::make_unique<FastKv>(p, config, n);
-    case MethodName::snapkv: return std::make_unique<SnapKv>(p, config, n);
-    case MethodName::streamingllm: return std::make_unique<StreamingLlm>(p, config, n);
-    case MethodName::h2o: return std::make_unique<H2o>(p, config, n);
-    case MethodName::gemfilter: return std::make_unique<GemFilter>(p, config, n);
-    case MethodName::pyramidinfer: return std::make_unique<PyramidInfer>(p, config, n);
-    case MethodName::headkv: return std::make_unique<HeadKv>(p, config, n);
-    case MethodName::pyramidkv: return std::make_unique<PyramidKv>(p, config, n);
-    case MethodName::adakv: return std::make_unique<AdaKv>(p, config, n);
-    case MethodName::tova: return std::make_unique<Tova>(p, config, n);
+    case MethodName::full:
+      return std::make_unique<Full>(p, config, n);
+    case MethodName::fastkv:
+      return std::make_unique<FastKv>(p, config, n);
+    case MethodName::snapkv:
+      return std::make_unique<SnapKv>(p, config, n);
+    case MethodName::streamingllm:
+      return std::make_unique<StreamingLlm>(p, config, n);
+    case MethodName::h2o:
+      return std::make_unique<H2o>(p, config, n);
+    case MethodName::gemfilter:
+      return std::make_unique<GemFilter>(p, config, n);
+    case MethodName::pyramidinfer:
+      return std::make_unique<PyramidInfer>(p, config, n);
+    case MethodName::headkv:
+      return std::make_unique<HeadKv>(p, config, n);
+    case MethodName::pyramidkv:
+      return std::make_unique<PyramidKv>(p, config, n);
+    case MethodName::adakv:
+      return std::make_unique<AdaKv>(p, config, n);
+    case MethodName::tova:
+      return std::make_unique<Tova>(p, config, n);
   }
   fail(ErrorCode::internal, "make_method: method ", int(p.method));
 }

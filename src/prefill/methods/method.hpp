@@ -12,9 +12,9 @@ namespace fastkv {
 
 /// A layer's decision.
 struct LayerChoice {
-  std::unique_ptr<Selection> keep;   ///< cache rows per stored head
-  std::unique_ptr<Selection> next;   ///< rows that go on to the next layer; null: all
-  std::optional<double> coverage;    ///< share of the scoring queries' attention mass on kept rows
+  std::unique_ptr<Selection> keep;  ///< cache rows per stored head
+  std::unique_ptr<Selection> next;  ///< rows that go on to the next layer; null: all
+  std::optional<double> coverage;   ///< share of the scoring queries' attention mass on kept rows
 };
 
 /// One method with its parameters, for one prompt of L tokens. Adding one: a file beside fastkv.cpp that reads like its

@@ -8,9 +8,7 @@ namespace fastkv {
 class SnapKv final : public WindowScored {
  public:
   using WindowScored::WindowScored;
-  LayerPlan plan(int, std::int64_t n) const override {
-    return {n, n, compresses(n) ? clamped(budget(n), n) : n, {}};
-  }
+  LayerPlan plan(int, std::int64_t n) const override { return {n, n, compresses(n) ? clamped(budget(n), n) : n, {}}; }
 };
 
 }  // namespace fastkv

@@ -9,9 +9,7 @@ namespace fastkv {
 class WindowScored : public Method {
  public:
   using Method::Method;
-  int stored_heads() const override {
-    return params_.granularity == Granularity::query_head ? heads_ : heads_kv_;
-  }
+  int stored_heads() const override { return params_.granularity == Granularity::query_head ? heads_ : heads_kv_; }
   ScoreNeeds needs(int layer, const LayerPlan& plan) const override;
   LayerChoice select(int layer, const LayerPlan& plan, const LayerState& state, Backend& backend,
                      RunControl& control) const override;
