@@ -196,7 +196,10 @@ RunResult Engine::run(std::span<const std::int32_t> prompt, const RunOptions& op
   stats.prefill_layers = std::move(filled.layer_times);
   stats.prefill_ends = filled.end_times;
   double coverage = 0;
-  for (const LayerTrace& layer : filled.trace.layers) coverage += layer.coverage.value_or(0);
+  for (const LayerTrace& layer : filled.trace.layers) {
+    stats.layer_coverage.push_back(layer.coverage);
+    coverage += layer.coverage.value_or(0);
+  }
   if (filled.trace.layers[0].coverage) stats.coverage = coverage / double(filled.trace.layers.size());
 
   // the last token's logits choose the first token

@@ -200,6 +200,8 @@ std::string stats_json(const EngineInfo& info, const RunResult& result, double t
   json["cache_bytes"] = stats.cache_bytes;
   json["cache_bytes_full"] = stats.cache_bytes_full;
   json["coverage"] = optional_json(stats.coverage);
+  json["layer_coverage"] = OrderedJson::array();
+  for (const std::optional<double>& layer : stats.layer_coverage) json["layer_coverage"].push_back(optional_json(layer));
   json["peak_rss_bytes"] = stats.peak_rss;
   OrderedJson stages;  // milliseconds
   stages["layers"] = OrderedJson::array();

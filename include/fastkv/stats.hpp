@@ -133,6 +133,7 @@ struct RunStats {
   std::size_t cache_bytes = 0;                   ///< bytes really stored for the prompt
   std::size_t cache_bytes_full = 0;
   std::optional<double> coverage;                ///< mean over layers
+  std::vector<std::optional<double>> layer_coverage;  ///< [N]
   std::size_t peak_rss = 0;
   std::int64_t seed = 0;
   std::int64_t next_position = 0;

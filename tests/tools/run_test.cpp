@@ -141,6 +141,16 @@ TEST_F(Run, CompareIsOneTableAndTheAnswers) {
   EXPECT_GT(json[0]["cache_bytes"], json[1]["cache_bytes"]);
   EXPECT_GT(json[0]["token_layers"], json[1]["token_layers"]);
   EXPECT_EQ(json[1]["options"]["retention"], 0.3);
+  // coverage per layer, and overall their mean; full scores nothing
+  double mean = 0;
+  for (const Json& layer : json[1]["layer_coverage"]) {
+    EXPECT_GT(layer, 0.0);
+    EXPECT_LE(layer, 1.0 + 1e-6);
+    mean += layer.get<double>() / 5;
+  }
+  ASSERT_EQ(json[1]["layer_coverage"].size(), 5u);
+  EXPECT_NEAR(json[1]["coverage"].get<double>(), mean, 1e-9);
+  EXPECT_TRUE(json[0]["layer_coverage"][0].is_null());
 }
 
 TEST_F(Run, SeveralQuestionsSeveralAnswers) {
