@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 #include <mutex>
 #include <numeric>
@@ -55,10 +56,18 @@ struct StageControl : RunControl {
   double* elapsed = nullptr;  // kept up to date, so that a cancelled run has its timings
 };
 
-void check_prompt(std::span<const std::int32_t> prompt, int vocab) {
-  for (std::size_t i = 0; i < prompt.size(); ++i)
-    check(prompt[i] >= 0 && prompt[i] < vocab, ErrorCode::bad_input, "prompt token ", i, ": expected an id in 0..",
-          vocab - 1, ", found ", prompt[i]);
+void check_tokens(const char* what, std::span<const std::int32_t> tokens, int vocab) {
+  for (std::size_t i = 0; i < tokens.size(); ++i)
+    check(tokens[i] >= 0 && tokens[i] < vocab, ErrorCode::bad_input, what, " token ", i, ": expected an id in 0..",
+          vocab - 1, ", found ", tokens[i]);
+}
+
+// log softmax(logits)[token], summed in double.
+TokenScore score_of(std::span<const float> logits, std::int32_t token) {
+  const auto best = std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  for (float logit : logits) sum += std::exp(double(logit) - double(*best));
+  return {double(logits[std::size_t(token)]) - double(*best) - std::log(sum), best - logits.begin() == token};
 }
 
 // The 32 best [id, logit], best first; ties to the lower id.
@@ -174,7 +183,8 @@ RunResult Engine::run(std::span<const std::int32_t> prompt, const RunOptions& op
   // plan
   result.plan = impl_->plan(std::int64_t(prompt.size()), options);
   const RunPlan& plan = result.plan;
-  check_prompt(prompt, vocab);
+  check_tokens("prompt", prompt, vocab);
+  check_tokens("continuation", options.continuation, vocab);
   check(options.force || plan.memory.peak() <= plan.memory.available, ErrorCode::out_of_memory, "the run needs ",
         plan.memory.peak() >> 20, " MiB, available are ", plan.memory.available >> 20, " MiB");
   Sampler sampler(options.sampling, vocab);
@@ -214,25 +224,30 @@ RunResult Engine::run(std::span<const std::int32_t> prompt, const RunOptions& op
         result.trace.kv_bytes_f16 += rows.size() * std::size_t(impl_->config.head_dim) * 2 * sizeof(std::uint16_t);
   }
 
-  // decode
+  // decode: tokens that are given, or sampled ones
+  const bool given = !options.continuation.empty();
   const std::int64_t limit = generation_limit(plan, options);
   std::vector<std::int32_t> history(prompt.begin(), prompt.end());
   StageControl decode_control(callbacks, Progress::Stage::decode, double(std::max<std::int64_t>(limit, 1)), limit);
-  result.finish = options.n_predict >= 0 && limit == options.n_predict ? Finish::length : Finish::context_full;
+  result.finish = limit == tokens_asked(options) ? Finish::length : Finish::context_full;
   for (std::int64_t produced = 0; produced < limit; ++produced) {
     prefill_control.throw_if_stopped();
     const Clock sampling;
-    const std::int32_t token = sampler.sample(logits, history);
+    const std::int32_t token = given ? options.continuation[std::size_t(produced)] : sampler.sample(logits, history);
     stats.sample_ms += sampling.ms();
-    if (!options.sampling.ignore_eos && impl_->tokenizer.is_end_of_generation(token)) {
-      result.finish = Finish::end_of_generation;
-      break;
-    }
-    result.tokens.push_back(token);
-    history.push_back(token);
-    if (callbacks.on_token && !callbacks.on_token(token, impl_->tokenizer.piece(token))) {
-      result.finish = Finish::stopped_by_caller;
-      break;
+    if (given) {
+      result.scores.push_back(score_of(logits, token));
+    } else {
+      if (!options.sampling.ignore_eos && impl_->tokenizer.is_end_of_generation(token)) {
+        result.finish = Finish::end_of_generation;
+        break;
+      }
+      result.tokens.push_back(token);
+      history.push_back(token);
+      if (callbacks.on_token && !callbacks.on_token(token, impl_->tokenizer.piece(token))) {
+        result.finish = Finish::stopped_by_caller;
+        break;
+      }
     }
     if (produced + 1 == limit) break;
     const Clock step_clock;

@@ -12,15 +12,19 @@ namespace fastkv {
 
 std::size_t MemoryPlan::peak() const { return weights + std::max(file, cache + hidden + layer_kv + scratch); }
 
+std::int64_t tokens_asked(const RunOptions& options) {
+  return options.continuation.empty() ? options.n_predict : std::int64_t(options.continuation.size());
+}
+
 std::int64_t generation_limit(const RunPlan& plan, const RunOptions& options) {
-  const std::int64_t room = plan.context - plan.n_prompt;
-  return options.n_predict < 0 ? room : std::min<std::int64_t>(options.n_predict, room);
+  const std::int64_t room = plan.context - plan.n_prompt, asked = tokens_asked(options);
+  return asked < 0 ? room : std::min(asked, room);
 }
 
 // An open-ended answer starts with room for 512 tokens; the cache grows when it gets longer.
 std::int64_t reserved_rows(const RunPlan& plan, const RunOptions& options) {
   const std::int64_t limit = generation_limit(plan, options);
-  return options.n_predict < 0 ? std::min<std::int64_t>(limit, 512) : limit;
+  return tokens_asked(options) < 0 ? std::min<std::int64_t>(limit, 512) : limit;
 }
 
 RunPlan make_plan(const Backend& backend, const ModelConfig& config, std::int64_t n_prompt, const RunOptions& options,
@@ -30,11 +34,12 @@ RunPlan make_plan(const Backend& backend, const ModelConfig& config, std::int64_
   check(options.context >= 0, ErrorCode::invalid_option, "-c ", options.context, ": expected 0 or more");
   RunPlan plan;
   plan.n_prompt = n_prompt;
-  const std::int64_t trained = config.n_ctx_train;
-  plan.context = options.context > 0     ? options.context
-                 : options.n_predict < 0 ? trained
-                                         : std::min(trained, n_prompt + options.n_predict);
+  const std::int64_t trained = config.n_ctx_train, asked = tokens_asked(options);
+  plan.context = options.context > 0 ? options.context : asked < 0 ? trained : std::min(trained, n_prompt + asked);
   check(n_prompt <= plan.context, ErrorCode::context_exceeded, "prompt is too long (", n_prompt, " tokens, context ",
+        plan.context, options.context > 0 ? "): raise -c" : "): the model is trained for no more; -c N goes beyond it");
+  check(n_prompt + std::int64_t(options.continuation.size()) <= plan.context, ErrorCode::context_exceeded,
+        "prompt and continuation are too long (", n_prompt, " and ", options.continuation.size(), " tokens, context ",
         plan.context, options.context > 0 ? "): raise -c" : "): the model is trained for no more; -c N goes beyond it");
   if (plan.context > trained && !config.rope_scaled)
     plan.notes.push_back(concat("warning: context ", plan.context, " is longer than the trained context ", trained));

@@ -16,7 +16,10 @@ struct WeightState {
 RunPlan make_plan(const Backend& backend, const ModelConfig& config, std::int64_t n_prompt, const RunOptions& options,
                   const WeightState& weights);
 
-/// Tokens that may be generated: n_predict, or what the context leaves.
+/// Tokens that a run is to generate or, given a continuation, to feed; −1: no limit.
+std::int64_t tokens_asked(const RunOptions& options);
+
+/// Tokens that may be generated: those asked for, or what the context leaves.
 std::int64_t generation_limit(const RunPlan& plan, const RunOptions& options);
 
 /// Cache rows to reserve for generated tokens.

@@ -109,6 +109,9 @@ struct RunOptions {
   MethodOptions method;
   SamplingOptions sampling;
   int n_predict = -1;              ///< tokens to generate; −1: until end of generation or the context is full
+  /// Tokens to feed, each scored, instead of generating any (n_predict and sampling then have no effect). Like generated
+  /// tokens they meet the compressed cache.
+  std::vector<std::int32_t> continuation;
   int context = 0;                 ///< 0: what the run needs, at most the trained context
   CacheType cache_k = CacheType::automatic;
   CacheType cache_v = CacheType::automatic;

@@ -144,8 +144,15 @@ struct RunStats {
 
 enum class Finish { length, end_of_generation, stopped_by_caller, context_full };
 
+/// A token of RunOptions::continuation under the logits that preceded it.
+struct TokenScore {
+  double log_prob = 0;                           ///< natural logarithm
+  bool best = false;                             ///< it has the highest logit (of equal ones: the lowest id)
+};
+
 struct RunResult {
   std::vector<std::int32_t> tokens;              ///< generated, without the end-of-generation token
+  std::vector<TokenScore> scores;                ///< of RunOptions::continuation, token by token
   Finish finish = Finish::length;
   RunPlan plan;
   RunStats stats;

@@ -33,7 +33,8 @@ const std::vector<Rule> kRules = {
     {"src/decode/", {"decode/", "cache/", "backend/backend.hpp", "core/", "fastkv/"}},
     {"src/", {"text/", "model/", "prefill/", "cache/", "decode/", "backend/", "runtime/", "core/", "fastkv/"}},
     {"tools/", {"tools/", "common/", "fastkv/"}},
-    // Results are read and written as JSON, which one header owns.
+    // Rows and results are JSON, which one header owns.
+    {"tools/fastkv-eval/", {"fastkv-eval/", "common/", "fastkv/", "core/json.hpp"}},
     {"bench/", {"bench/", "common/", "fastkv/", "core/json.hpp"}},
     // Kernels are measured on the engine's own threads and pages, beside its other GEMM.
     {"bench/roofline/", {"bench/", "common/", "fastkv/", "simd/", "runtime/", "core/json.hpp",

@@ -213,7 +213,8 @@ std::vector<std::string> CommandLine::normalise(const std::vector<std::string>& 
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     const std::string& argument = arguments[i];
     if (only_positionals || argument.size() < 2 || argument[0] != '-') {
-      if (n_positionals++ >= impl_->positionals.size() && !impl_->rest) throw UsageError("unexpected argument \"" + argument + "\"");
+      if (n_positionals++ >= impl_->positionals.size() && !impl_->rest)
+        throw UsageError("unexpected argument \"" + argument + "\"");
       out.push_back(argument);
       continue;
     }

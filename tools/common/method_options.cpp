@@ -54,6 +54,10 @@ std::vector<MethodName> parse_methods(const std::string& text) {
 void MethodFlags::declare(CommandLine& command) {
   command.add("--method", method_words(), "full keeps the whole cache; fastkv is the default",
               [this](const std::string& text) { options_.method = parse_method(text); });
+  declare_parameters(command);
+}
+
+void MethodFlags::declare_parameters(CommandLine& command) {
   command.choice<std::optional<Preset>, Preset>("--preset", preset_, {{"paper", Preset::paper}},
                                                 "the paper's values, also for short prompts; single flags override it");
   command.option("--tsp-layer,~--tsp-idx", "N", options_.tsp_layer,
@@ -110,10 +114,11 @@ void MethodFlags::declare(CommandLine& command) {
                  "shorter prompts run full, unless one of the flags above is given (default 1024)", kSmallCountOrNone);
 }
 
-MethodOptions MethodFlags::resolve(const CommandLine& command, const std::vector<MethodName>& compared) const {
+MethodOptions MethodFlags::resolve(const CommandLine& command, const std::vector<MethodName>& compared,
+                                   const char* list_flag) const {
   MethodOptions options = options_;
   const std::vector<MethodName> methods = compared.empty() ? std::vector{options.method.value_or(kDefault)} : compared;
-  std::string chosen = compared.empty() ? "--method " : "--compare ";
+  std::string chosen = std::string(compared.empty() ? "--method" : list_flag) + " ";
   for (MethodName method : methods) chosen += (method == methods.front() ? "" : ",") + std::string(name(method));
   for (const std::string& flag : given_flags(options_)) {
     if (std::none_of(methods.begin(), methods.end(), [&](MethodName method) { return reads(method, flag); })) {

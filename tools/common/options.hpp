@@ -29,9 +29,12 @@ void declare_memory_options(CommandLine& command, RunOptions& options);
 class MethodFlags {
  public:
   void declare(CommandLine& command);
-  /// The options as given, each read by one of `compared` at least (empty: by the method given). Throws UsageError for
-  /// flags that exclude each other or that no such method reads.
-  MethodOptions resolve(const CommandLine& command, const std::vector<MethodName>& compared = {}) const;
+  /// All but --method, for tools that take a list of methods.
+  void declare_parameters(CommandLine& command);
+  /// The options as given, each read by one of `compared` at least (empty: by the method given), which messages call
+  /// `list_flag`. Throws UsageError for flags that exclude each other or that no such method reads.
+  MethodOptions resolve(const CommandLine& command, const std::vector<MethodName>& compared = {},
+                        const char* list_flag = "--compare") const;
 
  private:
   enum class Eviction { constant, proportional };

@@ -53,6 +53,16 @@ void write_stdout(std::string_view text) {
   }
 }
 
+void check_writable(const std::string& path) {
+  if (path.empty()) return;
+  const std::size_t slash = path.rfind('/');
+  const std::string folder = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
+  const bool exists = access(path.c_str(), F_OK) == 0;
+  if (access(exists ? path.c_str() : folder.c_str(), W_OK) != 0) {
+    throw Error(ErrorCode::io, "cannot write " + path + ": " + std::strerror(errno));
+  }
+}
+
 std::string Utf8Stream::push(std::string_view bytes) {
   pending_ += bytes;
   std::string out;

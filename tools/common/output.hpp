@@ -12,6 +12,9 @@ namespace fastkv::tools {
 /// the write is blocked.
 void write_stdout(std::string_view text);
 
+/// Throws Error io if a file that is written at the end could not be: better before the work begins. Empty: no file.
+void check_writable(const std::string& path);
+
 /// Passes on bytes as valid UTF-8: characters that are still incomplete wait, malformed bytes become U+FFFD.
 class Utf8Stream {
  public:

@@ -83,28 +83,55 @@ void ProgressReport::update(const Progress& progress) {
     return;
   }
   if (!log_->shows(Level::info) || (mode_ == Mode::automatic && progress.time_ms < kQuietMs)) return;
-  if (terminal_) {
-    draw(progress);
-  } else {
+  if (!terminal_) {
     print(progress);
+  } else if (progress.stage != Progress::Stage::decode || !text_on_screen_) {
+    draw(verb(progress.stage), progress.total > 0 ? std::optional(progress.fraction) : std::nullopt, figures(progress));
   }
 }
 
-void ProgressReport::draw(const Progress& progress) {
+void ProgressReport::items(const char* what, std::int64_t done, std::int64_t total) {
+  if (done == 0) {
+    items_start_ = Clock::now();
+    last_tenth_ = 0;
+    last_printed_ms_ = 0;
+    wipe();
+    return;
+  }
+  const double ms = std::chrono::duration<double, std::milli>(Clock::now() - items_start_).count();
+  const double fraction = static_cast<double>(done) / static_cast<double>(total);
+  if (mode_ == Mode::off || !log_) return;
+  if (mode_ == Mode::json) {
+    std::fprintf(stderr, "{\"event\":\"%s\",\"total\":%lld,\"processed\":%lld,\"time_ms\":%.3f}\n", what,
+                 static_cast<long long>(total), static_cast<long long>(done), ms);
+    return;
+  }
+  if (!log_->shows(Level::info) || (mode_ == Mode::automatic && ms < kQuietMs)) return;
+  std::string text = format("%lld of %lld", static_cast<long long>(done), static_cast<long long>(total));
+  if (done < total) text += ", ETA " + format_duration(ms / 1000 * (1 - fraction) / fraction);
+  if (terminal_) {
+    draw(what, fraction, text);
+  } else if (static_cast<int>(fraction * 10) > last_tenth_ || ms - last_printed_ms_ >= kLineEveryMs) {
+    last_tenth_ = static_cast<int>(fraction * 10);
+    last_printed_ms_ = ms;
+    log_->info(std::string(what) + ": " + text);
+  }
+}
+
+void ProgressReport::draw(const char* what, std::optional<double> fraction, const std::string& figures) {
   const Clock::time_point now = Clock::now();
   if (now - last_output_ < kRedraw) return;
-  if (progress.stage == Progress::Stage::decode && text_on_screen_) return;
   last_output_ = now;
   winsize size{};
   const int columns = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
-  std::string text = format("%-10s ", verb(progress.stage));
-  if (progress.total > 0) {
+  std::string text = format("%-10s ", what);
+  if (fraction) {
     const int width = std::clamp(columns - 70, 10, 40);
-    const int filled = std::clamp(static_cast<int>(progress.fraction * width), 0, width);
+    const int filled = std::clamp(static_cast<int>(*fraction * width), 0, width);
     text += "[" + std::string(filled, '#') + std::string(width - filled, '.') + "] " +
-            format("%3.0f %% ", 100 * std::clamp(progress.fraction, 0.0, 1.0));
+            format("%3.0f %% ", 100 * std::clamp(*fraction, 0.0, 1.0));
   }
-  text += figures(progress);
+  text += figures;
   if (static_cast<int>(text.size()) >= columns) text.resize(columns - 1);  // a wrapped line cannot be wiped
   std::fprintf(stderr, "\r%s\x1b[K", text.c_str());
   drawn_ = true;

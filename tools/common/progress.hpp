@@ -2,6 +2,8 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
+#include <optional>
 #include <string>
 
 #include "common/log.hpp"
@@ -17,6 +19,8 @@ class ProgressReport {
   void start(Log& log, bool text_on_screen);
 
   void update(const Progress& progress);
+  /// `done` of `total` items of a longer piece of work ("rows") are finished; 0: it begins.
+  void items(const char* what, std::int64_t done, std::int64_t total);
   /// Takes the bar off the screen.
   void wipe();
 
@@ -26,13 +30,14 @@ class ProgressReport {
  private:
   using Clock = std::chrono::steady_clock;
   enum class Mode { automatic, on, off, json } mode_ = Mode::automatic;
-  void draw(const Progress& progress);
+  /// `fraction`: none where the end is not known.
+  void draw(const char* what, std::optional<double> fraction, const std::string& figures);
   void print(const Progress& progress);
 
   Log* log_ = nullptr;
   bool terminal_ = false, text_on_screen_ = false, drawn_ = false;
   Progress last_{};
-  Clock::time_point last_output_{};
+  Clock::time_point last_output_{}, items_start_{};
   double last_printed_ms_ = 0;
   int last_tenth_ = 0;
 };

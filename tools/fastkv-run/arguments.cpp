@@ -1,8 +1,6 @@
 // fastkv-run's command line: declaration and conflicts.
 #include "fastkv-run/arguments.hpp"
 
-#include <algorithm>
-
 namespace fastkv::tools {
 
 void Arguments::declare(CommandLine& command) {
@@ -21,14 +19,7 @@ void Arguments::declare(CommandLine& command) {
                        [this](const std::string& text) { prompt.questions.push_back(text); });
   command.option("-sys,--system-prompt", "TEXT", prompt.system, "system turn of the chat template");
   command.option("--tokens", "FILE", prompt.tokens, "prompt as a JSON array of token ids, instead of text");
-  command.flag("-cnv,--conversation,!-no-cnv,!--no-conversation", prompt.chat,
-               "use the chat template, or not (default: if the model has a known one)");
-  command.add("--chat-template", "NAME", "one of the built-in templates instead of the model's own",
-              [this](const std::string& text) {
-                const std::vector<std::string> known = Tokenizer::chat_templates();
-                if (std::find(known.begin(), known.end(), text) == known.end()) throw UsageError(expected_words(known));
-                prompt.chat_template = text;
-              });
+  prompt.chat.declare(command);
   command.flag("-e,--escape,!--no-escape", prompt.escape,
                "turn \\n, \\t, \\\\, \\\", \\', \\r, \\xHH in -p, -q and -sys into characters (default: on)");
   command.flag("--display-prompt,~!--no-display-prompt", prompt.display, "print the prompt on stderr");
@@ -77,10 +68,8 @@ void Arguments::check(const CommandLine& command) const {
   if (!prompt.tokens && !prompt.any_text() && !dry_run) {
     throw UsageError("no prompt: -p TEXT, -f FILE, -q TEXT or --tokens FILE");
   }
-  if (prompt.chat == false && prompt.chat_template) {
-    throw UsageError("--chat-template and --no-conversation exclude each other");
-  }
-  if (prompt.chat == false && prompt.system) {
+  prompt.chat.check();
+  if (prompt.chat.refused() && prompt.system) {
     throw UsageError("--system-prompt and --no-conversation exclude each other");
   }
   if (prompt.questions.size() > 1 && (!trace.empty() || !save_logits.empty())) {

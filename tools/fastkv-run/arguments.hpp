@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "common/cli.hpp"
+#include "common/chat.hpp"
 #include "common/log.hpp"
 #include "common/options.hpp"
 #include "common/progress.hpp"
@@ -16,8 +16,7 @@ namespace fastkv::tools {
 struct PromptArguments {
   std::optional<std::string> prompt, file, system, tokens;
   std::vector<std::string> questions;
-  std::optional<bool> chat;
-  std::optional<std::string> chat_template;
+  ChatFlags chat;
   bool escape = true, display = false;
 
   bool any_text() const { return prompt || file || !questions.empty(); }

@@ -40,22 +40,6 @@ std::string read_document(const std::string& path) {
   return text;
 }
 
-/// The chat template to use; empty: none.
-std::string choose_template(const PromptArguments& arguments, const Tokenizer& tokenizer) {
-  if (arguments.chat == false) return "";
-  if (arguments.chat_template) return *arguments.chat_template;
-  if (!tokenizer.chat_template().empty()) return tokenizer.chat_template();
-  if (tokenizer.has_unknown_chat_template()) {
-    throw UsageError("the model's chat template is none of the built-in ones; give --chat-template NAME (" +
-                     expected_words(Tokenizer::chat_templates()) + ") or -no-cnv");
-  }
-  if (arguments.chat || arguments.system) {
-    throw UsageError(std::string(arguments.chat ? "--conversation" : "--system-prompt") +
-                     ": the model has no chat template; give --chat-template NAME");
-  }
-  return "";
-}
-
 double milliseconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
 }
@@ -107,10 +91,12 @@ std::vector<Prompt> build_prompts(const PromptArguments& arguments, const Tokeni
     if (prompt.ids.empty()) throw Error(ErrorCode::bad_input, *arguments.tokens + ": the prompt is empty");
     return {prompt};
   }
-  const std::string chat = choose_template(arguments, tokenizer);
+  const std::string chat = arguments.chat.resolve(tokenizer, arguments.system ? "--system-prompt" : nullptr);
   const auto typed = [&](const std::string& text) { return arguments.escape ? unescape(text) : text; };
   const std::string document = arguments.file ? read_document(*arguments.file) : "";
   const std::string instruction = arguments.prompt ? typed(*arguments.prompt) : "";
+  std::optional<std::string> system;
+  if (arguments.system) system = typed(*arguments.system);
   std::vector<std::string> questions = arguments.questions;
   if (questions.empty()) questions.push_back("");
 
@@ -121,16 +107,7 @@ std::vector<Prompt> build_prompts(const PromptArguments& arguments, const Tokeni
     prompt.question = typed(question);
     const std::string turn = join_turn({document, instruction, prompt.question});
     if (turn.empty()) throw Error(ErrorCode::bad_input, "the prompt is empty");
-    if (!chat.empty()) {
-      std::vector<ChatMessage> messages;
-      if (arguments.system) messages.push_back({"system", typed(*arguments.system)});
-      messages.push_back({"user", turn});
-      prompt.ids = tokenizer.encode_chat(messages, chat);
-    } else {
-      if (tokenizer.add_bos() && tokenizer.bos() >= 0) prompt.ids.push_back(tokenizer.bos());
-      const std::vector<std::int32_t> text = tokenizer.encode(turn);
-      prompt.ids.insert(prompt.ids.end(), text.begin(), text.end());
-    }
+    prompt.ids = encode_turn(tokenizer, chat, system, turn);
     prompt.tokenize_ms = milliseconds_since(start);
     prompts.push_back(std::move(prompt));
   }

@@ -4,8 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <random>
 
 #include "common/format.hpp"
@@ -14,21 +12,6 @@
 #include "fastkv/report.hpp"
 
 namespace fastkv::tools {
-
-namespace {
-
-/// Files that are written at the end must be writable before the work begins.
-void check_writable(const std::string& path) {
-  if (path.empty()) return;
-  const std::size_t slash = path.rfind('/');
-  const std::string folder = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
-  const bool exists = access(path.c_str(), F_OK) == 0;
-  if (access(exists ? path.c_str() : folder.c_str(), W_OK) != 0) {
-    throw Error(ErrorCode::io, "cannot write " + path + ": " + std::strerror(errno));
-  }
-}
-
-}  // namespace
 
 Session::Session(const CommandLine& command, Arguments& arguments)
     : command_(command), arguments_(arguments), on_terminal_(isatty(STDOUT_FILENO)) {

@@ -1,0 +1,113 @@
+// Rows of a JSONL file.
+#include "fastkv-eval/rows.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <optional>
+
+#include "common/format.hpp"
+#include "core/json.hpp"
+#include "fastkv/error.hpp"
+#include "fastkv/report.hpp"
+
+namespace fastkv::tools {
+
+namespace {
+
+[[noreturn]] void reject(const std::string& what) { throw Error(ErrorCode::bad_file, what); }
+
+/// A field that must be there: a text or an array of ids.
+const Json& text_or_ids(const Json& row, const char* field) {
+  const auto found = row.find(field);
+  if (found == row.end()) reject(std::string("no field \"") + field + "\"");
+  if (!found->is_string() && !found->is_array())
+    reject(std::string("\"") + field + "\": expected a text or an array of token ids, found " + found->type_name());
+  if (found->empty() || (found->is_string() && found->get_ref<const std::string&>().empty()))
+    reject(std::string("\"") + field + "\" is empty");
+  return *found;
+}
+
+std::vector<std::int32_t> ids_of(const Json& array, const char* field, int vocabulary) {
+  try {
+    std::vector<std::int32_t> ids = parse_token_ids(dump(array));
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      if (ids[i] >= vocabulary)
+        reject(format("token %zu: expected an id in 0..%d, found %d", i, vocabulary - 1, ids[i]));
+    }
+    return ids;
+  } catch (const Error& error) {
+    throw Error(error.code(), std::string("\"") + field + "\": " + error.what());
+  }
+}
+
+/// How texts become ids; the chat template is looked for once, when the first row wants it.
+class RowReader {
+ public:
+  RowReader(const ChatFlags& chat, const Tokenizer& tokenizer) : chat_(chat), tokenizer_(tokenizer) {}
+
+  Row read(const Json& json) {
+    if (!json.is_object()) reject(std::string("expected an object, found ") + json.type_name());
+    const Json &prompt = text_or_ids(json, "prompt"), &continuation = text_or_ids(json, "continuation");
+    Row row;
+    if (const auto task = json.find("task"); task != json.end()) {
+      if (!task->is_string()) reject(std::string("\"task\": expected a text, found ") + task->type_name());
+      row.task = task->get<std::string>();
+    }
+    bool chat = true;
+    if (const auto field = json.find("chat"); field != json.end()) {
+      if (!field->is_boolean()) reject(std::string("\"chat\": expected true or false, found ") + field->type_name());
+      chat = field->get<bool>();
+    }
+    row.prompt = prompt.is_array()
+                     ? ids_of(prompt, "prompt", tokenizer_.vocab_size())
+                     : encode_turn(tokenizer_, chat ? chat_template() : "", {}, prompt.get_ref<const std::string&>());
+    row.continuation = answer_ids(continuation, "continuation");
+    if (json.contains("opening")) row.opening = answer_ids(text_or_ids(json, "opening"), "opening");
+    return row;
+  }
+
+ private:
+  std::vector<std::int32_t> answer_ids(const Json& json, const char* field) const {
+    return json.is_array() ? ids_of(json, field, tokenizer_.vocab_size())
+                           : tokenizer_.encode(json.get_ref<const std::string&>());
+  }
+
+  const std::string& chat_template() {
+    if (!template_) template_ = chat_.resolve(tokenizer_);
+    return *template_;
+  }
+
+  const ChatFlags& chat_;
+  const Tokenizer& tokenizer_;
+  std::optional<std::string> template_;
+};
+
+}  // namespace
+
+std::vector<Row> read_rows(const std::string& path, std::int64_t limit, const ChatFlags& chat,
+                           const Tokenizer& tokenizer) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw Error(ErrorCode::io, "cannot open " + path + ": " + std::strerror(errno));
+  RowReader reader(chat, tokenizer);
+  std::vector<Row> rows;
+  std::string text;
+  for (std::int64_t line = 1; (limit == 0 || std::int64_t(rows.size()) < limit) && std::getline(file, text); ++line) {
+    if (std::all_of(text.begin(), text.end(), [](char c) { return c == ' ' || c == '\t' || c == '\r'; })) continue;
+    const std::string where = format("%s: line %lld: ", path.c_str(), static_cast<long long>(line));
+    const Json json = Json::parse(text, nullptr, false);
+    if (json.is_discarded()) throw Error(ErrorCode::bad_file, where + "not JSON");
+    try {
+      rows.push_back(reader.read(json));
+    } catch (const Error& error) {
+      throw Error(error.code(), where + error.what());
+    }
+    rows.back().line = line;
+  }
+  if (file.bad()) throw Error(ErrorCode::io, "cannot read " + path + ": " + std::strerror(errno));
+  if (rows.empty()) throw Error(ErrorCode::bad_file, path + ": no rows");
+  return rows;
+}
+
+}  // namespace fastkv::tools
