@@ -237,6 +237,7 @@ RunResult Engine::run(std::span<const std::int32_t> prompt, const RunOptions& op
     stats.sample_ms += sampling.ms();
     if (given) {
       result.scores.push_back(score_of(logits, token));
+      if (options.step_logits) result.step_logits.insert(result.step_logits.end(), logits.begin(), logits.end());
     } else {
       if (!options.sampling.ignore_eos && impl_->tokenizer.is_end_of_generation(token)) {
         result.finish = Finish::end_of_generation;

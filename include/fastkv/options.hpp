@@ -116,6 +116,7 @@ struct RunOptions {
   CacheType cache_k = CacheType::automatic;
   CacheType cache_v = CacheType::automatic;
   bool record_trace = false;       ///< keep the kept sets and the first logits in RunResult
+  bool step_logits = false;        ///< keep the logits that each token of the continuation was scored by
   bool all_logits = false;         ///< keep logits of every prompt position [n, V] (full method only)
   bool force = false;              ///< run even if the memory plan exceeds what the machine has
 };

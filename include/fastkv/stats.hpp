@@ -157,6 +157,7 @@ struct RunResult {
   RunPlan plan;
   RunStats stats;
   Trace trace;                                   ///< filled if RunOptions::record_trace
+  std::vector<float> step_logits;                ///< [scores, V] if RunOptions::step_logits
   std::vector<float> all_logits;                 ///< [n_prompt, V] if RunOptions::all_logits
 };
 

@@ -95,6 +95,23 @@ TEST_F(Eval, FullIsTheLogSoftmaxOfSavedLogits) {
   EXPECT_NE(found["rows"][1]["methods"]["full"]["nll"], one["nll"]) << "the opening is not scored";
 }
 
+// A budget above the prompt is full attention; a small one diverges from it.
+TEST_F(Eval, DivergenceFromFull) {
+  const auto ids = Json::parse(slurp(ids_)).get<std::vector<std::int32_t>>();
+  const Json row = {{"prompt", std::vector(ids.begin(), ids.begin() + 200)},
+                    {"continuation", std::vector(ids.begin() + 200, ids.begin() + 220)}};
+  const Json same = result(row.dump() + "\n", {"--method", "full,snapkv", "--kv-budget", "300"});
+  EXPECT_EQ(same["rows"][0]["methods"]["snapkv"]["kl_to_full"], 0.0);
+  EXPECT_EQ(same["means"][1]["same_best_as_full"]["mean"], 1.0);
+  EXPECT_FALSE(same["rows"][0]["methods"]["full"].contains("kl_to_full"));
+  const Json far = result(row.dump() + "\n", {"--method", "streamingllm,full", "--kv-budget", "9"});
+  const Json& one = far["rows"][0]["methods"];
+  EXPECT_GT(one["streamingllm"]["kl_to_full"], 0.01);
+  EXPECT_LE(one["streamingllm"]["same_best_as_full"], 1.0);
+  const Json alone = result(row.dump() + "\n", {"--method", "snapkv"});
+  EXPECT_FALSE(alone["rows"][0]["methods"]["snapkv"].contains("kl_to_full")) << "full was not asked for";
+}
+
 TEST_F(Eval, MeansPerTaskAndTheirErrors) {
   std::string rows;
   for (int i = 0; i < 4; ++i) {
@@ -133,7 +150,8 @@ TEST_F(Eval, MeansPerTaskAndTheirErrors) {
 TEST_F(Eval, TheTableIsOnStdout) {
   const Outcome outcome = nll("{\"prompt\": \"Once\", \"continuation\": \" upon\"}\n");
   ASSERT_EQ(outcome.status, 0) << outcome.err;
-  EXPECT_EQ(outcome.out.substr(0, outcome.out.find('\n')), "task      method  rows    nll  over full  greedy equal");
+  EXPECT_EQ(outcome.out.substr(0, outcome.out.find('\n')),
+            "task      method  rows    nll  over full  greedy equal  KL to full  same best");
 }
 
 TEST_F(Eval, WrongRowsAreNamedByTheirLine) {

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <map>
 #include <optional>
+#include <span>
 
 #include "common/format.hpp"
 #include "common/log.hpp"
@@ -69,11 +70,12 @@ struct Arguments {
   }
 };
 
-/// One row under one method.
+/// One row under one method; means are over the continuation's tokens.
 struct Score {
-  double nll = 0;       ///< mean over the continuation's tokens
+  double nll = 0;
   bool greedy = false;  ///< every token was the best one: a greedy answer goes on with the continuation
   std::optional<double> coverage;
+  std::optional<double> kl, same;  ///< against full: KL divergence, share of equal best tokens
 };
 
 Score score_of(const Row& row, const RunResult& result) {
@@ -83,6 +85,38 @@ Score score_of(const Row& row, const RunResult& result) {
     score.greedy = score.greedy && result.scores[t].best;
   }
   return score;
+}
+
+/// Σ p (ln p − ln q) of the distributions that two rows of logits give; and whether their best tokens agree.
+std::pair<double, bool> divergence(std::span<const float> full, std::span<const float> other) {
+  const auto best = [](std::span<const float> x) { return std::max_element(x.begin(), x.end()) - x.begin(); };
+  const auto log_sum = [&](std::span<const float> x) {
+    const double top = x[static_cast<std::size_t>(best(x))];
+    double sum = 0;
+    for (float v : x) sum += std::exp(v - top);
+    return top + std::log(sum);
+  };
+  const double p_sum = log_sum(full), q_sum = log_sum(other);
+  double kl = 0;
+  for (std::size_t i = 0; i < full.size(); ++i) {
+    const double p = full[i] - p_sum;
+    kl += std::exp(p) * (p - (other[i] - q_sum));
+  }
+  return {kl, best(full) == best(other)};
+}
+
+/// Sets `score`'s comparison of the scored tokens with those under full.
+void compare(Score& score, const RunResult& full, const RunResult& other, std::size_t opening) {
+  const std::size_t tokens = other.scores.size(), vocab = other.step_logits.size() / tokens;
+  double kl = 0, same = 0;
+  for (std::size_t t = opening; t < tokens; ++t) {
+    const auto [divergent, equal] = divergence(std::span(full.step_logits).subspan(t * vocab, vocab),
+                                               std::span(other.step_logits).subspan(t * vocab, vocab));
+    kl += divergent;
+    same += equal;
+  }
+  score.kl = kl / static_cast<double>(tokens - opening);
+  score.same = same / static_cast<double>(tokens - opening);
 }
 
 /// Mean and its standard error (of one value: none).
@@ -113,6 +147,8 @@ class Evaluation {
   Evaluation(const CommandLine& command, Arguments& arguments) : arguments_(arguments) {
     method_ = arguments.method.resolve(command, arguments.methods, "--method");
     if (arguments.all && !method_.head_budgets) std::erase(arguments.methods, MethodName::headkv);
+    has_full_ =
+        std::find(arguments.methods.begin(), arguments.methods.end(), MethodName::full) != arguments.methods.end();
     // rows are compared under the methods that were named, however short they are
     if (!method_.min_prompt) method_.min_prompt = 0;
   }
@@ -128,12 +164,14 @@ class Evaluation {
   MethodOptions method_;
   std::vector<Row> rows_;
   std::vector<std::vector<Score>> scores_;  // [row][method]
+  bool has_full_ = false;
   OrderedJson settings_, row_json_ = OrderedJson::array(), means_ = OrderedJson::array();
 };
 
 RunOptions Evaluation::options_for(MethodName method, const Row& row) const {
   RunOptions options = arguments_.run;
   options.method = fastkv::options_for(method, method_);
+  options.step_logits = has_full_;
   options.continuation = row.opening;
   options.continuation.insert(options.continuation.end(), row.continuation.begin(), row.continuation.end());
   return options;
@@ -148,12 +186,17 @@ void Evaluation::score(Engine& engine, const Row& row) {
   Callbacks callbacks;
   callbacks.stop = &stop_flag();
   std::vector<Score> scores;
+  std::optional<RunResult> full;
+  if (has_full_) full = engine.run(row.prompt, options_for(MethodName::full, row), callbacks);
   for (MethodName method : arguments_.methods) {
-    const RunResult result = engine.run(row.prompt, options_for(method, row), callbacks);
-    const Score score = scores.emplace_back(score_of(row, result));
+    const RunResult result =
+        method == MethodName::full ? *full : engine.run(row.prompt, options_for(method, row), callbacks);
+    Score& score = scores.emplace_back(score_of(row, result));
+    if (full && method != MethodName::full) compare(score, *full, result, row.opening.size());
     OrderedJson& one = json["methods"][name(method)];
     one = {{"nll", score.nll}, {"greedy_equal", score.greedy}};
     if (score.coverage) one["coverage"] = *score.coverage;
+    if (score.kl) one["kl_to_full"] = *score.kl, one["same_best_as_full"] = *score.same;
     if (scores_.empty()) {
       const OrderedJson statistics = OrderedJson::parse(stats_json(engine.info(), result, 0, 0));
       settings_["model"] = statistics["model"];
@@ -170,13 +213,14 @@ void Evaluation::means(const std::string& task, Table& table) {
   const auto full = std::find(arguments_.methods.begin(), arguments_.methods.end(), MethodName::full);
   const std::size_t reference = static_cast<std::size_t>(full - arguments_.methods.begin());
   for (std::size_t m = 0; m < arguments_.methods.size(); ++m) {
-    std::vector<double> nll, excess, greedy;
+    std::vector<double> nll, excess, greedy, kl, same;
     for (std::size_t r = 0; r < rows_.size(); ++r) {
       if (!task.empty() && rows_[r].task != task) continue;
       const std::vector<Score>& scores = scores_[r];
       nll.push_back(scores[m].nll);
       greedy.push_back(scores[m].greedy ? 1 : 0);
-      if (full != arguments_.methods.end()) excess.push_back(scores[m].nll - scores[reference].nll);
+      if (has_full_) excess.push_back(scores[m].nll - scores[reference].nll);
+      if (scores[m].kl) kl.push_back(*scores[m].kl), same.push_back(*scores[m].same);
     }
     OrderedJson json;
     json["task"] = task.empty() ? OrderedJson(nullptr) : OrderedJson(task);
@@ -185,10 +229,12 @@ void Evaluation::means(const std::string& task, Table& table) {
     json["nll"] = json_of(mean_of(nll));
     if (!excess.empty()) json["excess_over_full"] = json_of(mean_of(excess));
     json["greedy_equal"] = json_of(mean_of(greedy));
+    if (!kl.empty()) json["kl_to_full"] = json_of(mean_of(kl)), json["same_best_as_full"] = json_of(mean_of(same));
     means_.push_back(std::move(json));
     table.row({task.empty() ? "all rows" : task, name(arguments_.methods[m]), std::to_string(nll.size()),
                text_of(mean_of(nll)), excess.empty() ? "-" : text_of(mean_of(excess)),
-               format("%.1f %%", 100 * mean_of(greedy).mean)});
+               format("%.1f %%", 100 * mean_of(greedy).mean), kl.empty() ? "-" : text_of(mean_of(kl)),
+               kl.empty() ? "-" : format("%.1f %%", 100 * mean_of(same).mean)});
   }
 }
 
@@ -221,7 +267,7 @@ void Evaluation::run() {
   }
   a.progress.wipe();
 
-  Table table({"task", "method", "rows", "nll", "over full", "greedy equal"});
+  Table table({"task", "method", "rows", "nll", "over full", "greedy equal", "KL to full", "same best"});
   std::vector<std::string> tasks;
   for (const Row& row : rows_) {
     if (!row.task.empty() && std::find(tasks.begin(), tasks.end(), row.task) == tasks.end()) tasks.push_back(row.task);
