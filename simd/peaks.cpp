@@ -122,8 +122,9 @@ std::uint64_t read_streams(const void* data, std::size_t bytes, int streams) {
   for (std::size_t at = 0; at < part; at += 256) {
     for (int s = 0; s < streams; ++s) {
       const char* from = static_cast<const char*>(data) + std::size_t(s) * part + at;
-      // 2 KiB ahead: the hardware's prefetchers stop at page ends
-      for (int i = 0; i < 4; ++i) _mm_prefetch(from + 2048 + 64 * i, _MM_HINT_T0);
+      // The hardware's prefetchers stop at page ends. On a Xeon 6, 512 bytes ahead read 35.4 GB/s in two streams, 1024
+      // 34.4, 2048 32.4.
+      for (int i = 0; i < 4; ++i) _mm_prefetch(from + 512 + 64 * i, _MM_HINT_T0);
       const auto* vectors = reinterpret_cast<const __m128i*>(from);
       for (int i = 0; i < 16; ++i) sum[i % 4] = _mm_xor_si128(sum[i % 4], _mm_load_si128(vectors + i));
     }

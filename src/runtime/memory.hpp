@@ -10,7 +10,7 @@
 
 namespace fastkv {
 
-/// Anonymous memory, 64-byte aligned (page-aligned from 1 MiB up), zero-filled, move-only. Pages get their NUMA node
+/// Anonymous memory, 64-byte aligned (page-aligned from 256 KiB up), zero-filled, move-only. Pages get their NUMA node
 /// when first touched, or from Placement::bind().
 class Buffer {
  public:
@@ -29,7 +29,7 @@ class Buffer {
     return static_cast<T*>(data_);
   }
   std::size_t bytes() const { return bytes_; }
-  bool has_own_pages() const { return mapped_ > 0; }  ///< 1 MiB and more: no other data on them
+  bool has_own_pages() const { return mapped_ > 0; }  ///< 256 KiB and more: no other data on them
   explicit operator bool() const { return data_ != nullptr; }
   void swap(Buffer& other) noexcept {
     std::swap(data_, other.data_);

@@ -7,10 +7,12 @@
 #include <unistd.h>
 
 #include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "fastkv/error.hpp"
 
@@ -35,10 +37,10 @@ std::string vm_flags(std::uintptr_t at) {
 
 TEST(Buffer, IsAlignedAndZeroAtEverySize) {
   for (const std::size_t bytes : {std::size_t{1}, std::size_t{63}, std::size_t{64}, std::size_t{65}, MiB - 1, MiB,
-                                  MiB + 1, 2 * MiB - 1, 2 * MiB, 2 * MiB + 1, 5 * MiB + 4097}) {
+                                  MiB + 1, 2 * MiB - 1, 2 * MiB, 2 * MiB + 1, 5 * MiB + 4097, 17 * MiB}) {
     const Buffer buffer(bytes, "test");
     EXPECT_EQ(buffer.bytes(), bytes);
-    EXPECT_EQ(address(buffer) % (bytes >= 2 * MiB ? 2 * MiB : bytes >= MiB ? 4096 : 64), 0u) << bytes;
+    EXPECT_EQ(address(buffer) % (bytes > 16 * MiB ? 2 * MiB : bytes >= MiB / 4 ? 4096 : 64), 0u) << bytes;
     char* data = buffer.as<char>();
     for (std::size_t i = 0; i<bytes; i += bytes> MiB ? 511 : 1) ASSERT_EQ(data[i], 0) << bytes << ' ' << i;
     data[0] = data[bytes - 1] = 1;  // writable to the end
@@ -51,6 +53,26 @@ TEST(Buffer, ZeroAgainAfterReuse) {
     for (int i = 0; i < 1000; ++i) ASSERT_EQ(buffer.as<char>()[i], 0);
     std::fill_n(buffer.as<char>(), 1000, char(-1));
   }
+}
+
+// A huge page may span neighbours: giving one back must leave the others, and new ones start with zeros.
+TEST(Buffer, NeighboursAreIndependent) {
+  constexpr std::size_t kBytes = 3 * MiB / 2;
+  std::vector<Buffer> buffers;
+  for (int i = 0; i < 100; ++i) {  // more than one shared mapping
+    buffers.emplace_back(kBytes, "test");
+    std::memset(buffers.back().as<char>(), i + 1, kBytes);
+  }
+  int neighbours = 0;
+  for (std::size_t i = 1; i < buffers.size(); ++i)
+    neighbours += address(buffers[i]) == address(buffers[i - 1]) + kBytes;
+  EXPECT_GE(neighbours, 90);
+  for (std::size_t i = 0; i < buffers.size(); i += 2) {
+    buffers[i] = Buffer(kBytes, "test");
+    for (std::size_t b = 0; b < kBytes; b += 4096) ASSERT_EQ(buffers[i].as<char>()[b], 0) << i;
+  }
+  for (std::size_t i = 1; i < buffers.size(); i += 2)
+    for (std::size_t b = 0; b < kBytes; b += 4096) ASSERT_EQ(buffers[i].as<char>()[b], char(i + 1)) << i;
 }
 
 TEST(Buffer, EmptyHoldsNothing) {
