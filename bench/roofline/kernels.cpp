@@ -24,7 +24,6 @@ using tools::format;
 
 // A tile of prompt rows against a square matrix of the 1B shape.
 constexpr std::int64_t kRows = 256, kInputs = 2048, kOutputs = 2048, kPanels = kOutputs / kLanes;
-constexpr std::int64_t kTogether = 4;       // panels that decode hands to a kernel
 constexpr int kHeadDim = 64, kSharing = 4;  // query heads that read one key/value head
 
 constexpr Packing kPackings[] = {Packing::q4_0,   Packing::q4_1, Packing::q5_0, Packing::q5_1, Packing::q8_0,
@@ -143,11 +142,11 @@ class Builder {
   void matrix_vector(Packing packing) {
     const KernelTable& kt = kt_;
     const std::int64_t bytes = static_cast<std::int64_t>(simd::panel_bytes(packing, kInputs));
-    const std::int64_t panels = part_ / bytes / kTogether * kTogether;
+    const std::int64_t panels = part_ / bytes / 2, apart = panels * bytes;  // of two runs side by side
     const auto x = random_floats(kInputs);
     const std::string shape = format("%lld inputs", static_cast<long long>(kInputs));
     const std::string name = kPackingNames[static_cast<int>(packing)];
-    const double work = static_cast<double>(bytes * panels);
+    const double work = static_cast<double>(2 * bytes * panels);
     const auto weights = [stream = stream_, part = part_](int t) { return stream->data() + t * part; };
     if (packing < Packing::f32) {
       const auto q = make<std::int8_t>(kInputs);
@@ -155,16 +154,16 @@ class Builder {
       const auto sum = make<std::int32_t>(kInputs / 16);
       kt.quantize_i8(x->data(), kInputs, q->data(), scale->data(), sum->data());
       add("gemv_i8 " + name, shape, Bound::memory, work, [=, &kt](int t) {
-        alignas(64) float out[kTogether * kLanes];
-        for (std::int64_t p = 0; p < panels; p += kTogether) {
-          kt.gemv_i8(packing, weights(t) + p * bytes, kInputs, {q->data(), scale->data(), sum->data()}, kTogether, out);
+        alignas(64) float out[2 * kLanes];
+        for (std::int64_t p = 0; p < panels; ++p) {
+          kt.gemv_i8(packing, weights(t) + p * bytes, apart, kInputs, {q->data(), scale->data(), sum->data()}, 1, out);
         }
       });
     }
     add("gemv_f32 " + name, shape, Bound::memory, work, [=, &kt](int t) {
-      alignas(64) float out[kTogether * kLanes];
-      for (std::int64_t p = 0; p < panels; p += kTogether) {
-        kt.gemv_f32(packing, weights(t) + p * bytes, kInputs, x->data(), kTogether, out);
+      alignas(64) float out[2 * kLanes];
+      for (std::int64_t p = 0; p < panels; ++p) {
+        kt.gemv_f32(packing, weights(t) + p * bytes, apart, kInputs, x->data(), 1, out);
       }
     });
   }

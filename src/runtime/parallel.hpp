@@ -68,5 +68,9 @@ struct Range {
 inline Range split(std::int64_t count, int parts, int part) {
   return {count * part / parts, count * (part + 1) / parts};
 }
+/// The part of split(count, parts, …) that `item` lies in.
+inline Range run_with(std::int64_t count, int parts, std::int64_t item) {
+  return split(count, parts, int(((item + 1) * parts + count - 1) / count) - 1);
+}
 
 }  // namespace fastkv

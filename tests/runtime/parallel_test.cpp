@@ -230,6 +230,11 @@ TEST(Split, PartsAreContiguousAndEven) {
         EXPECT_EQ(range.begin, end);
         EXPECT_GE(range.end - range.begin, count / parts);
         EXPECT_LE(range.end - range.begin, (count + parts - 1) / parts);
+        for (std::int64_t item = range.begin; item < std::min(range.end, range.begin + 9); ++item) {
+          const Range found = run_with(count, parts, item);
+          EXPECT_EQ(found.begin, range.begin) << item;
+          EXPECT_EQ(found.end, range.end) << item;
+        }
         end = range.end;
       }
       EXPECT_EQ(end, count);

@@ -44,13 +44,25 @@ class NarrowLayer {
     bool accumulate;
   };
   void normalise(int thread, const std::vector<float>& weight);
-  /// Products of the thread's prepared rows with panels p .. p+count−1, row i and panel p+j at y + i·row + j·panel.
-  struct Strides {
-    std::int64_t row, panel;
+  /// Two runs of panels: a thread reads both halves of its share of a matrix side by side.
+  struct Item {
+    std::int64_t each;  ///< panels of a run at most
+    Range runs[2];      ///< the second may be shorter, or empty
   };
-  Strides multiply_panels(int thread, const PackedTensor& w, std::int64_t p, std::int64_t count, float* y) const;
-  /// Panels a thread takes at once from `panels` in all.
-  std::int64_t panels_per_item(std::int64_t panels, std::size_t bytes) const;
+  /// Items of a matrix of `panels` panels.
+  static std::int64_t items_of(std::int64_t panels, std::int64_t each);
+  /// Item `item` of such a matrix, one of those, `share`, that are one thread's.
+  static Item item_of(std::int64_t panels, std::int64_t each, Range share, std::int64_t item);
+  /// fn(place, panel) for both runs.
+  template <class Fn>
+  static void for_each_panel(const Item& item, const Fn& fn);
+  /// Products of the thread's prepared rows with the panels of `item`, row i and place j at y + i·row + j·place.
+  struct Strides {
+    std::int64_t row, place;
+  };
+  Strides multiply_panels(int thread, const PackedTensor& w, const Item& item, float* y) const;
+  /// Panels of a run of an item, of `panels` in all.
+  std::int64_t panels_per_run(std::int64_t panels, std::size_t bytes) const;
   void multiply(SharedWork& work, int thread, const Job* jobs, int count);
   template <class Body>
   void share(SharedWork& work, int thread, std::int64_t count, const Body& body);
@@ -65,7 +77,7 @@ class NarrowLayer {
   struct Own {  ///< per thread
     RowTile tile;
     Array<float> normed;  ///< [M, D]
-    Array<float> y;       ///< [2][M, 64], outputs of one item (gate and up)
+    Array<float> y;       ///< [2][2 kMaxRun][M, 16], outputs of one item (gate and up)
     Array<float> panel;   ///< [K32][16] for RowTile::multiply_panel
   };
   std::vector<std::unique_ptr<Own>> own_;
