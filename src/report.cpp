@@ -53,6 +53,7 @@ OrderedJson options_json(const RunPlan& plan) {
   put("--kv-budget", method.kv_budget, !method.proportional);
   put("--window", method.window);
   put("--tsp-window", method.tsp_window);
+  put("--tsp-shift", method.tsp_shift);
   put("--kernel", method.kernel);
   put("--pooling", name(method.pooling));
   put("--group-reduce", name(method.group_reduce));

@@ -68,6 +68,7 @@ struct MethodOptions {
   std::optional<std::int64_t> kv_budget;
   std::optional<int> window;                       ///< 8
   std::optional<int> tsp_window;                   ///< = window
+  std::optional<int> tsp_shift;                    ///< 0: rows by which pooling for propagation leans to later tokens
   std::optional<int> kernel;                       ///< 7, odd
   std::optional<Pooling> pooling;                  ///< max
   std::optional<GroupReduce> group_reduce;         ///< sum

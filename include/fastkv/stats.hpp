@@ -23,6 +23,7 @@ struct MethodParams {
   std::int64_t tsp_tokens = 0;       ///< T when not by rate
   int window = 8;                    ///< w
   int tsp_window = 8;
+  int tsp_shift = 0;                 ///< propagation: a score is shared by κ//2 − shift rows before, κ//2 + shift after
   int kernel = 7;                    ///< κ
   Pooling pooling = Pooling::max;
   GroupReduce group_reduce = GroupReduce::sum;

@@ -64,6 +64,11 @@ struct ColumnScores {
   std::int64_t causal_rows = -1;  ///< only the last so many rows are causal, earlier ones see every key; −1: all are
 };
 
+/// Neighbours that share a row's score when scores are pooled: so many rows before it, so many after it.
+struct PoolWidth {
+  std::int64_t before, after;
+};
+
 /// float32 [heads, n] on the device.
 class Scores {
  public:
@@ -161,8 +166,8 @@ class Backend {
                                                 RunControl& control) = 0;
   /// q·k of the last query row with every key, unscaled: [H, n] (2.6).
   virtual std::unique_ptr<Scores> last_row_logits(int layer, const LayerState& state, RunControl& control) = 0;
-  /// P: pooling of width `kernel` along each head (0.3).
-  virtual std::unique_ptr<Scores> pool(const Scores& scores, Pooling pooling, int kernel) = 0;
+  /// P: pooling along each head (0.3): P[h, j] = max (or sum / (before + after + 1)) of S[h, j − after .. j + before].
+  virtual std::unique_ptr<Scores> pool(const Scores& scores, Pooling pooling, const PoolWidth& width) = 0;
   /// Sums (or maxima) of each group of `heads / groups` consecutive heads: [groups, n].
   virtual std::unique_ptr<Scores> reduce_heads(const Scores& scores, int groups, GroupReduce reduce) = 0;
   /// Per head: the first `first` and the last `last` of n rows, and the best others by score, k in all, ascending; ties

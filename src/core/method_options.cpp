@@ -29,6 +29,7 @@ void each_option(Options& o, const Visit& visit) {
   visit("--kv-budget", kBudget, o.kv_budget);
   visit("--window", kWindow, o.window);
   visit("--tsp-window", of(fastkv), o.tsp_window);
+  visit("--tsp-shift", of(fastkv), o.tsp_shift);
   visit("--kernel", kPooled, o.kernel);
   visit("--pooling", kPooled, o.pooling);
   visit("--group-reduce", kPerHead | of(fastkv), o.group_reduce);

@@ -40,6 +40,7 @@ void check_ranges(const MethodOptions& o, MethodName method, int n_layer) {
   check_at_least("--window", o.window, 1);
   check_at_least("--tsp-window", o.tsp_window, 1);
   check_at_least("--kernel", o.kernel, 1);
+  check_at_least("--tsp-shift", o.tsp_shift, 0);
   check_at_least("--sinks", o.sinks, 0);
   check_at_least("--min-prompt", o.min_prompt, 0);
   if (o.kernel && *o.kernel % 2 == 0) reject("--kernel ", *o.kernel, ": must be odd");
@@ -100,6 +101,9 @@ MethodParams resolve(const MethodOptions& o, const ModelConfig& config, std::int
   p.window = o.window.value_or(8);
   p.tsp_window = o.tsp_window.value_or(p.window);
   p.kernel = o.kernel.value_or(7);
+  p.tsp_shift = o.tsp_shift.value_or(0);
+  if (p.tsp_shift > p.kernel / 2)
+    reject("--tsp-shift ", p.tsp_shift, " is above half of --kernel ", p.kernel, ": a score would leave its own row out");
   p.pooling = o.pooling.value_or(Pooling::max);
   p.group_reduce = o.group_reduce.value_or(GroupReduce::sum);
   p.sinks = o.sinks.value_or(p.method == MethodName::streamingllm ? 4 : 0);

@@ -102,6 +102,7 @@ inline std::vector<MethodCase> method_cases(int n_layer) {
     m.window = 4;
     m.tsp_window = 9;
     m.kernel = 5;
+    m.tsp_shift = 1;
     m.pooling = Pooling::avg;
     m.group_reduce = GroupReduce::max;
     m.sinks = 3;
@@ -121,6 +122,12 @@ inline std::vector<MethodCase> method_cases(int n_layer) {
     m.tsp_tokens = 33;
     m.retention = 0.25;
     m.kernel = 1;
+  });
+  add("shifted", 71, [](MethodParams& m) {  // the same queries score both, pooled differently
+    m.retention = 0.3;
+    m.tsp_rate = 0.5;
+    m.kernel = 9;
+    m.tsp_shift = 4;
   });
   add("last_layer", 49, [n_layer](MethodParams& m) {
     m.tsp_layer = n_layer - 1;

@@ -141,6 +141,8 @@ TEST(Resolve, RejectsWhatCannotBeMeant) {
                   "--tsp-rate has no effect with --method full");
   expect_rejected([](O& o) { o.tsp_layer = 40; }, "--tsp-layer 40: the model has 32 layers (0..31)");
   expect_rejected([](O& o) { o.kernel = 6; }, "--kernel 6: must be odd");
+  expect_rejected([](O& o) { o.tsp_shift = 4; },
+                  "--tsp-shift 4 is above half of --kernel 7: a score would leave its own row out");
   expect_rejected([](O& o) { o.kv_budget = 8; }, "--kv-budget 8 leaves no room beyond --window 8");
   expect_rejected([](O& o) { o.tsp_tokens = 8; }, "--tsp-tokens 8 leaves no room beyond --window 8");
   using Change = std::function<void(O&)>;
@@ -148,7 +150,8 @@ TEST(Resolve, RejectsWhatCannotBeMeant) {
       [](O& o) { o.tsp_layer = -1; },   [](O& o) { o.tsp_rate = 0; },    [](O& o) { o.tsp_rate = 1.5; },
       [](O& o) { o.retention = -0.1; }, [](O& o) { o.retention = NAN; }, [](O& o) { o.window = 0; },
       [](O& o) { o.kernel = -1; },      [](O& o) { o.sinks = -2; },      [](O& o) { o.kv_budget = -5; },
-      [](O& o) { o.tsp_tokens = 0; },   [](O& o) { o.tsp_window = 0; },  [](O& o) { o.kernel = 0; }};
+      [](O& o) { o.tsp_tokens = 0; },   [](O& o) { o.tsp_window = 0; },  [](O& o) { o.kernel = 0; },
+      [](O& o) { o.tsp_shift = -1; }};
   for (const Change& change : out_of_range) {
     MethodOptions options;
     options.method = MethodName::fastkv;

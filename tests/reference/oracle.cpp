@@ -385,7 +385,7 @@ std::vector<std::int32_t> OraclePass::propagated(OracleLayer& out, const Project
   if (fires) {
     out.propagation.assign(std::size_t(n - w), 0.0);
     for (const Row& s : window_mass(p, n, w)) {
-      const Row one = pooled(s, method.pooling, method.kernel);
+      const Row one = pooled(s, method.pooling, method.kernel, method.tsp_shift);
       for (std::size_t j = 0; j < one.size(); ++j) out.propagation[j] += one[j];
     }
   }

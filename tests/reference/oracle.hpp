@@ -103,8 +103,8 @@ class Oracle {
 
 /// Indices of the `k` largest scores, ascending; equal scores: the lower index first (spec/methods.md 0.4).
 std::vector<std::int32_t> top_indices(const std::vector<double>& scores, std::int64_t k);
-/// Pooling of width `kernel` (0.3).
-std::vector<double> pooled(const std::vector<double>& scores, Pooling pooling, int kernel);
+/// Pooling of width `kernel` (0.3); a score is shared by `shift` rows fewer before it and more after it.
+std::vector<double> pooled(const std::vector<double>& scores, Pooling pooling, int kernel, int shift = 0);
 
 /// The defaults of spec/cli.md for a model of `n_layer` layers.
 MethodParams fastkv_defaults(int n_layer);

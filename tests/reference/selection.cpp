@@ -17,12 +17,12 @@ std::vector<std::int32_t> top_indices(const std::vector<double>& scores, std::in
   return order;
 }
 
-std::vector<double> pooled(const std::vector<double>& scores, Pooling pooling, int kernel) {
-  const std::int64_t n = std::int64_t(scores.size()), half = kernel / 2;
+std::vector<double> pooled(const std::vector<double>& scores, Pooling pooling, int kernel, int shift) {
+  const std::int64_t n = std::int64_t(scores.size()), before = kernel / 2 - shift, after = kernel / 2 + shift;
   std::vector<double> out(scores.size());
   for (std::int64_t j = 0; j < n; ++j) {
     double sum = 0, best = -std::numeric_limits<double>::infinity();
-    for (std::int64_t t = std::max<std::int64_t>(0, j - half); t <= std::min(n - 1, j + half); ++t) {
+    for (std::int64_t t = std::max<std::int64_t>(0, j - after); t <= std::min(n - 1, j + before); ++t) {
       sum += scores[std::size_t(t)];
       best = std::max(best, scores[std::size_t(t)]);
     }

@@ -58,7 +58,7 @@ BackendRun run_on(Backend& backend, const ModelConfig& config, std::span<const s
     if (scored) {
       const std::int64_t capacity = std::min(n, std::max(budget, w + m.sinks));
       const auto raw = backend.column_scores(l, *state, {w, w}, control);
-      const auto pooled = backend.pool(*raw, m.pooling, m.kernel);
+      const auto pooled = backend.pool(*raw, m.pooling, {m.kernel / 2, m.kernel / 2});
       const auto grouped = backend.reduce_heads(*pooled, group_heads, m.group_reduce);
       keep = backend.top_k(*grouped, n, {capacity}, std::min<std::int64_t>(m.sinks, capacity - w), w);
       layer.raw = rows(backend, *raw);
@@ -70,7 +70,7 @@ BackendRun run_on(Backend& backend, const ModelConfig& config, std::span<const s
         const std::int64_t count = std::min(n, std::max<std::int64_t>(wanted, m.tsp_window + m.sinks));
         if (n > count) {
           const auto mass = backend.column_scores(l, *state, {m.tsp_window, m.tsp_window}, control);
-          const auto smooth = backend.pool(*mass, m.pooling, m.kernel);
+          const auto smooth = backend.pool(*mass, m.pooling, {m.kernel / 2 - m.tsp_shift, m.kernel / 2 + m.tsp_shift});
           const auto z = backend.reduce_heads(*smooth, 1, GroupReduce::sum);
           layer.propagation = backend.read(*z);
           next = backend.top_k(*z, n, {count}, std::min<std::int64_t>(m.sinks, count - m.tsp_window), m.tsp_window);

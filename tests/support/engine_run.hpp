@@ -46,6 +46,7 @@ inline MethodOptions options_of(const MethodParams& p) {
   o.window = p.window;
   o.tsp_window = p.tsp_window;
   o.kernel = p.kernel;
+  o.tsp_shift = p.tsp_shift;
   o.pooling = p.pooling;
   o.group_reduce = p.group_reduce;
   o.sinks = p.sinks;

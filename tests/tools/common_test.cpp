@@ -96,5 +96,45 @@ TEST(CpuLists, MasksAndRanges) {
     EXPECT_THROW(parse_cpu_range(bad), UsageError) << bad;
 }
 
+MethodOptions method_options(std::vector<const char*> arguments) {
+  CommandLine command("program", "", "");
+  MethodFlags flags;
+  flags.declare(command);
+  arguments.insert(arguments.begin(), "program");
+  EXPECT_FALSE(command.parse(static_cast<int>(arguments.size()), arguments.data()));
+  return flags.resolve(command);
+}
+
+TEST(Preset, StandsForItsValues) {
+  const MethodOptions paper = method_options({"--preset", "paper"});
+  EXPECT_EQ(paper.retention, 0.1);
+  EXPECT_EQ(paper.tsp_rate, 0.2);
+  EXPECT_EQ(paper.window, 8);
+  EXPECT_EQ(paper.kernel, 7);
+  EXPECT_EQ(paper.pooling, Pooling::max);
+  EXPECT_FALSE(paper.tsp_window || paper.tsp_shift || paper.group_reduce);
+  const MethodOptions accurate = method_options({"--preset", "accurate"});
+  EXPECT_EQ(accurate.retention, 0.1);
+  EXPECT_EQ(accurate.tsp_rate, 0.2);
+  EXPECT_EQ(accurate.window, 8);
+  EXPECT_EQ(accurate.kernel, 15);
+  EXPECT_EQ(accurate.pooling, Pooling::max);
+  EXPECT_EQ(accurate.tsp_window, 32);
+  EXPECT_EQ(accurate.tsp_shift, 4);
+  EXPECT_EQ(accurate.group_reduce, GroupReduce::max);
+  EXPECT_FALSE(method_options({}).retention);
+}
+
+TEST(Preset, SingleFlagsOverrideIt) {
+  const MethodOptions options =
+      method_options({"--kernel", "5", "--kv-budget", "300", "--tsp-tokens", "500", "--preset", "accurate"});
+  EXPECT_EQ(options.kernel, 5);
+  EXPECT_EQ(options.tsp_shift, 2) << "half of the kernel at most";
+  EXPECT_EQ(options.kv_budget, 300);
+  EXPECT_FALSE(options.retention);
+  EXPECT_FALSE(options.tsp_rate);
+  EXPECT_EQ(options.tsp_window, 32);
+}
+
 }  // namespace
 }  // namespace fastkv::tools

@@ -58,7 +58,7 @@ TEST(RunErrors, UsageWithoutOpeningAModel) {
       {{"-m", "x", "-p", "x", "--method", "best"},
        "--method best: expected full, fastkv, snapkv, streamingllm, h2o, gemfilter, pyramidinfer, headkv, pyramidkv, "
        "adakv or tova"},
-      {{"-m", "x", "-p", "x", "--preset", "fast"}, "--preset fast: expected paper"},
+      {{"-m", "x", "-p", "x", "--preset", "fast"}, "--preset fast: expected paper or accurate"},
       {{"-m", "x", "-p", "x", "--compare", "full,snap"},
        "--compare full,snap: expected full, fastkv, snapkv, streamingllm, h2o, gemfilter, pyramidinfer, headkv, "
        "pyramidkv, adakv or tova"},

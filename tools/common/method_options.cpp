@@ -58,8 +58,11 @@ void MethodFlags::declare(CommandLine& command) {
 }
 
 void MethodFlags::declare_parameters(CommandLine& command) {
-  command.choice<std::optional<Preset>, Preset>("--preset", preset_, {{"paper", Preset::paper}},
-                                                "the paper's values, also for short prompts; single flags override it");
+  command.choice<std::optional<Preset>, Preset>(
+      "--preset", preset_, {{"paper", Preset::paper}, {"accurate", Preset::accurate}},
+      "a named set of values, also for short prompts, which single flags "
+      "override: the paper's, or those that kept most "
+      "of hidden facts (--kernel 15 --tsp-window 32 --tsp-shift 4 --group-reduce max)");
   command.option("--tsp-layer,~--tsp-idx", "N", options_.tsp_layer,
                  "last layer that sees all tokens, 0-based (default: half the layers - 1)", kSmallCountOrNone);
   command.option("--tsp-rate", "R", options_.tsp_rate, "share of the prompt that later layers see (default 0.2)",
@@ -75,6 +78,9 @@ void MethodFlags::declare_parameters(CommandLine& command) {
                  "last queries that score the prompt; always kept (default 8)", kSmallCount);
   command.option("--tsp-window", "N", options_.tsp_window,
                  "queries that score propagation; always propagated (default: as --window)", kSmallCount);
+  command.option("--tsp-shift", "N", options_.tsp_shift,
+                 "propagation: tokens by which the pooling leans to those after a scored one (default 0)",
+                 kSmallCountOrNone);
   command.add("--kernel,~--kernel-size", "N", "width of the pooling over scores, odd (default 7)",
               [this](const std::string& text) {
                 const std::int64_t kernel = parse_integer(text);
@@ -151,6 +157,16 @@ MethodOptions MethodFlags::resolve(const CommandLine& command, const std::vector
     for (const char* name : {"--preset", "--eviction-mode"}) {
       if (command.given(name)) throw UsageError(std::string(name) + " has no effect with " + chosen);
     }
+  }
+  // A question's window looks at where its passage begins, and the answer is read token after token: in propagation a
+  // chosen token takes those after it along, in the cache its neighbours on both sides. Mean excess negative
+  // log-likelihood over full on the tasks of tools/make-recall (SmolLM2): paper 1.15, this 0.00; without the shift
+  // 0.76, with sums in place of maxima 0.13.
+  if (preset_ == Preset::accurate) {
+    options.kernel = options.kernel.value_or(15);
+    options.tsp_window = options.tsp_window.value_or(32);
+    options.tsp_shift = options.tsp_shift.value_or(std::min(4, *options.kernel / 2));
+    options.group_reduce = options.group_reduce.value_or(GroupReduce::max);
   }
   if (preset_) {  // the values of the paper are the defaults; naming them makes them hold for short prompts too
     if (!options.kv_budget) options.retention = options.retention.value_or(0.1);

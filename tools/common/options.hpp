@@ -38,7 +38,7 @@ class MethodFlags {
 
  private:
   enum class Eviction { constant, proportional };
-  enum class Preset { paper };
+  enum class Preset { paper, accurate };
   MethodOptions options_;
   std::optional<Eviction> eviction_;
   std::optional<Preset> preset_;

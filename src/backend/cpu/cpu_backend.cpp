@@ -251,9 +251,9 @@ std::unique_ptr<Scores> CpuBackend::last_row_logits(int, const LayerState& state
     return cpu::last_row_logits({arithmetic_, shape_, *team_batch_, control, score_work_}, as<CpuLayerState>(state));
   });
 }
-std::unique_ptr<Scores> CpuBackend::pool(const Scores& scores, Pooling pooling, int kernel) {
+std::unique_ptr<Scores> CpuBackend::pool(const Scores& scores, Pooling pooling, const PoolWidth& width) {
   return clocks_batch_->whole(Stage::scores,
-                              [&] { return cpu::pool(*team_batch_, as<CpuScores>(scores), pooling, kernel); });
+                              [&] { return cpu::pool(*team_batch_, as<CpuScores>(scores), pooling, width); });
 }
 std::unique_ptr<Scores> CpuBackend::reduce_heads(const Scores& scores, int groups, GroupReduce reduce) {
   return clocks_batch_->whole(Stage::scores,

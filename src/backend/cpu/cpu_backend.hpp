@@ -48,7 +48,7 @@ class CpuBackend final : public Backend {
   std::unique_ptr<Scores> column_scores(int layer, const LayerState& state, const ColumnScores& wanted,
                                         RunControl& control) override;
   std::unique_ptr<Scores> last_row_logits(int layer, const LayerState& state, RunControl& control) override;
-  std::unique_ptr<Scores> pool(const Scores& scores, Pooling pooling, int kernel) override;
+  std::unique_ptr<Scores> pool(const Scores& scores, Pooling pooling, const PoolWidth& width) override;
   std::unique_ptr<Scores> reduce_heads(const Scores& scores, int groups, GroupReduce reduce) override;
   std::unique_ptr<Selection> top_k(const Scores& scores, std::int64_t n, const std::vector<std::int64_t>& k,
                                    std::int64_t first, std::int64_t last) override;

@@ -143,26 +143,24 @@ std::unique_ptr<CpuScores> last_row_logits(const ScoreContext& context, const Cp
   context.control.throw_if_stopped();
   return scores;
 }
-std::unique_ptr<CpuScores> pool(ThreadTeam& team, const CpuScores& scores, Pooling pooling, int kernel) {
+std::unique_ptr<CpuScores> pool(ThreadTeam& team, const CpuScores& scores, Pooling pooling, const PoolWidth& width) {
   auto out = make_scores(scores.heads, scores.n);
-  const std::int64_t n = scores.n, half = kernel / 2;
+  const std::int64_t n = scores.n;
   WorkQueue heads(scores.heads);
   team.run([&](int) {
     for (std::int64_t h; (h = heads.next()) >= 0;) {
       const float* s = scores.row(int(h));
       float* p = out->row(int(h));
       std::copy(s, s + n, p);
-      for (std::int64_t shift = 1; shift <= std::min(half, n - 1); ++shift) {
-        if (pooling == Pooling::max) {
-          for (std::int64_t j = 0; j + shift < n; ++j) p[j] = std::max(p[j], s[j + shift]);
-          for (std::int64_t j = shift; j < n; ++j) p[j] = std::max(p[j], s[j - shift]);
-        } else {
-          for (std::int64_t j = 0; j + shift < n; ++j) p[j] += s[j + shift];
-          for (std::int64_t j = shift; j < n; ++j) p[j] += s[j - shift];
-        }
-      }
+      // the score `shift` rows further on, the score `shift` rows back
+      for (std::int64_t shift = 1; shift <= std::min(width.before, n - 1); ++shift)
+        for (std::int64_t j = 0; j + shift < n; ++j)
+          p[j] = pooling == Pooling::max ? std::max(p[j], s[j + shift]) : p[j] + s[j + shift];
+      for (std::int64_t shift = 1; shift <= std::min(width.after, n - 1); ++shift)
+        for (std::int64_t j = shift; j < n; ++j)
+          p[j] = pooling == Pooling::max ? std::max(p[j], s[j - shift]) : p[j] + s[j - shift];
       if (pooling == Pooling::avg)  // zeros padded and counted: the divisor is always κ
-        for (std::int64_t j = 0; j < n; ++j) p[j] /= float(kernel);
+        for (std::int64_t j = 0; j < n; ++j) p[j] /= float(width.before + width.after + 1);
     }
   });
   return out;

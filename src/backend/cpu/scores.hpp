@@ -43,7 +43,7 @@ inline float row_weight(const ColumnScores& wanted, std::int64_t a) {
 }
 
 /// P (0.3).
-std::unique_ptr<CpuScores> pool(ThreadTeam& team, const CpuScores& scores, Pooling pooling, int kernel);
+std::unique_ptr<CpuScores> pool(ThreadTeam& team, const CpuScores& scores, Pooling pooling, const PoolWidth& width);
 std::unique_ptr<CpuScores> reduce_heads(ThreadTeam& team, const CpuScores& scores, int groups, GroupReduce reduce);
 std::unique_ptr<CpuSelection> top_k(ThreadTeam& team, const CpuScores& scores, std::int64_t n,
                                     const std::vector<std::int64_t>& k, std::int64_t first, std::int64_t last);

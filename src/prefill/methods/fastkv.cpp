@@ -38,14 +38,15 @@ LayerChoice FastKv::select(int layer, const LayerPlan& plan, const LayerState& s
   const bool compresses = plan.kept < n;
   // P[h, j]: attention of the last rows, pooled before heads are summed
   const auto scores = [&](std::int64_t rows) { return backend.column_scores(layer, state, {rows, rows}, control); };
-  const auto pooled = [&](const Scores& s) { return backend.pool(s, params_.pooling, params_.kernel); };
+  const std::int64_t half = params_.kernel / 2, shift = params_.tsp_shift;
+  const auto pooled = [&](const Scores& s, const PoolWidth& width) { return backend.pool(s, params_.pooling, width); };
   LayerChoice choice;
   std::unique_ptr<Scores> p;
 
   // I_k: the C − w largest g[k, j] = Σ_{h in group k} P[h, j], and the window
   if (compresses) {
     const auto s = scores(w);
-    p = pooled(*s);
+    p = pooled(*s, {half, half});
     const auto g = backend.reduce_heads(*p, heads_kv_, params_.group_reduce);
     choice.keep = backend.top_k(*g, n, {plan.kept}, params_.sinks, w);
     choice.coverage = backend.coverage(*s, *choice.keep, w);
@@ -56,7 +57,7 @@ LayerChoice FastKv::select(int layer, const LayerPlan& plan, const LayerState& s
 
   // J: the T − w largest z[j] = Σ_h P[h, j], and the window; one set for all heads (S7: the same P)
   if (propagates(layer, plan)) {
-    if (!compresses || tsp_w != w) p = pooled(*scores(tsp_w));
+    if (!compresses || tsp_w != w || shift != 0) p = pooled(*scores(tsp_w), {half - shift, half + shift});
     const auto z = backend.reduce_heads(*p, 1, GroupReduce::sum);
     choice.next = backend.top_k(*z, n, {plan.tokens_out}, params_.sinks, tsp_w);
   }

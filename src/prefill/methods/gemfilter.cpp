@@ -30,7 +30,7 @@ LayerChoice GemFilter::select(int layer, const LayerPlan& plan, const LayerState
   if (!filters(plan)) return keep_all(state.n, backend);
   // u[j] = Σ_h q_h·k_j, raw; v = its average pooling; J = the k largest
   const auto u = backend.reduce_heads(*backend.last_row_logits(layer, state, control), 1, GroupReduce::sum);
-  const auto v = backend.pool(*u, Pooling::avg, kWidth);
+  const auto v = backend.pool(*u, Pooling::avg, {kWidth / 2, kWidth / 2});
   LayerChoice choice;
   choice.next = backend.top_k(*v, state.n, {plan.tokens_out}, 0, 0);
   return choice;

@@ -28,7 +28,7 @@ LayerChoice WindowScored::select(int layer, const LayerPlan& plan, const LayerSt
   // P[h, j]; per key/value head a group's scores are joined before they are pooled
   const auto s = backend.column_scores(layer, state, {w, w}, control);
   const auto joined = stored_heads() == heads_ ? nullptr : backend.reduce_heads(*s, heads_kv_, params_.group_reduce);
-  const auto p = backend.pool(joined ? *joined : *s, params_.pooling, params_.kernel);
+  const auto p = backend.pool(joined ? *joined : *s, params_.pooling, {params_.kernel / 2, params_.kernel / 2});
   LayerChoice choice;
   choice.keep = backend.top_k(*p, n, kept_rows(plan, *p, backend), params_.sinks, w);
   choice.coverage = backend.coverage(*s, *choice.keep, w);
