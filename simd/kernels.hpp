@@ -27,18 +27,19 @@ struct I8Rows {
 /// alike: their products stay, outliers are spread) and then share a scale in groups of KernelTable::wide_group. K64 is K
 /// padded with zeros to a multiple of 64, G = ⌈K64 / wide_group⌉, the last group may be shorter.
 inline constexpr int kRotation = 64;
+inline constexpr int kWeightZero = 128;  ///< the code of a weight that is 0
 
-/// Rotated activations: H x ≈ scale · q, |q| ≤ 127, H of ±1.
+/// Rotated activations: H x ≈ scale · q, |q| ≤ 127, H of ±1. Where the level's dot product adds two products in 16 bits,
+/// |q[2i] + q[2i+1]| ≤ 128 too, so that with weights of 8 bits no sum exceeds 255 · 128 = 32640 < 2¹⁵.
 struct RotatedRows {
   const std::int8_t* q;     ///< [M, K64]
   const float* scale;       ///< [M, G]
   const std::int32_t* sum;  ///< [M, G], Σ q
 };
 
-/// Rotated weights: H w / 64 ≈ scale · (q − zero); zero is 128, or 64 where the level's dot product adds in 16 bits (the
-/// coarser steps are made up for by groups of 32: they cost such a level little).
+/// Rotated weights: H w / 64 ≈ scale · (q − kWeightZero).
 struct RotatedPanels {
-  const std::uint8_t* q;  ///< [P][K64/4][16][4] [64], 1 ≤ q < 2 zero
+  const std::uint8_t* q;  ///< [P][K64/4][16][4] [64], q ≥ 1
   const float* scale;     ///< [P][G][16]        [64], with 22 significant bits
 };
 
@@ -97,8 +98,8 @@ struct KernelTable {
   void (*quantize_i8)(const float* x, std::int64_t k, std::int8_t* q, float* scale, std::int32_t* sum);
   /// q, scale, sum of one row x [k] rotated, of ⌈k/64⌉·64 and G elements.
   void (*rotate_i8)(const float* x, std::int64_t k, std::int8_t* q, float* scale, std::int32_t* sum);
-  /// c[m·ldc + 16p + r] = Σ_g a.scale · b.scale · Σ a.q (b.q − zero), the inner sums exact (int32).
-  /// |error| ≤ (G + 2) eps Σ_g a.scale · b.scale · |Σ a.q (b.q − zero)|.
+  /// c[m·ldc + 16p + r] = Σ_g a.scale · b.scale · Σ a.q (b.q − kWeightZero), the inner sums exact (int32).
+  /// |error| ≤ (G + 2) eps Σ_g a.scale · b.scale · |Σ a.q (b.q − kWeightZero)|.
   void (*gemm_i8)(std::int64_t m, std::int64_t k64, const RotatedRows& a, const RotatedPanels& b, std::int64_t panels,
                   float* c, std::int64_t ldc);
   /// a [M, lda] bfloat16, b [P][k2/2][16][2] bfloat16 [64], k2 even; float32 accumulation; c += if accumulate.

@@ -5,7 +5,8 @@
 namespace fastkv::simd {
 namespace {
 
-inline constexpr int kWeightZero = 64, kWideGroup = 32;  // two products of 127 · 127 fit into 16 bits
+inline constexpr int kWideGroup = 32;
+inline constexpr bool kPairsIn16Bits = true;  // vpmaddubsw
 template <bool wide>
 FASTKV_INLINE PartI dot_i8(PartI acc, PartI w, PartI a) {
   return dot_i8_maddubs<wide>(acc, w, a);

@@ -5,7 +5,8 @@
 namespace fastkv::simd {
 namespace {
 
-inline constexpr int kWeightZero = 128, kWideGroup = 128;
+inline constexpr int kWideGroup = 128;
+inline constexpr bool kPairsIn16Bits = false;
 template <bool wide>
 FASTKV_INLINE PartI dot_i8(PartI acc, PartI w, PartI a) {
   return {_mm256_dpbusd_avx_epi32(acc.v, w.v, a.v)};

@@ -4,7 +4,8 @@
 namespace fastkv::simd {
 namespace {
 
-inline constexpr int kWeightZero = 128, kWideGroup = 128;
+inline constexpr int kWideGroup = 128;
+inline constexpr bool kPairsIn16Bits = false;
 /// As asm: g++ 12 copies accumulators around the intrinsic, which cost a tile 5 % of the peak.
 template <bool wide>
 FASTKV_INLINE I32 dot_i8(I32 acc, I32 w, I32 a) {

@@ -98,8 +98,9 @@ FASTKV_INLINE PartI lookup16(const std::uint8_t* table, PartI x) {
   return {_mm256_shuffle_epi8(levels, x.v)};
 }
 
-/// Without VNNI. vpmaddubsw adds two products in 16 bits: safe while w ≤ 128. A wider w is w' + 128 with w' signed:
-/// |w'| ≤ 128 takes its sign into a (|a| ≤ 127), and the 128 is added as a second dot product with a constant.
+/// Without VNNI. vpmaddubsw adds two products in 16 bits: safe while w ≤ 128 or the a are rotate_i8's. Else a wide w is
+/// w' + 128 with w' signed: |w'| ≤ 128 takes its sign into a (|a| ≤ 127), and the 128 is added as a second dot product
+/// with a constant.
 template <bool wide>
 FASTKV_INLINE PartI dot_i8_maddubs(PartI acc, PartI w, PartI a) {
   const __m256i ones = _mm256_set1_epi16(1);

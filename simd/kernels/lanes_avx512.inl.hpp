@@ -105,7 +105,8 @@ FASTKV_INLINE I32 lookup16(const std::uint8_t* table, I32 x) {
   return {_mm512_shuffle_epi8(levels, x.v)};
 }
 
-/// Without VNNI. vpmaddubsw adds two products in 16 bits: safe while w ≤ 128, so a wider w is split at its top bit.
+/// Without VNNI. vpmaddubsw adds two products in 16 bits: safe while w ≤ 128 or the a are rotate_i8's. Else a wide w is
+/// split at its top bit.
 template <bool wide>
 FASTKV_INLINE I32 dot_i8_maddubs(I32 acc, I32 w, I32 a) {
   const __m512i ones = _mm512_set1_epi16(1);

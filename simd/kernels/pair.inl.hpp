@@ -188,7 +188,7 @@ template <class T>
 FASTKV_INLINE Pair<T> lookup16(const std::uint8_t* table, Pair<T> x) {
   return {lookup16(table, x.lo), lookup16(table, x.hi)};
 }
-/// acc + Σ over the four bytes of a lane of unsigned w times signed a, exact; wide: w above 127 may occur.
+/// acc + Σ over the four bytes of a lane of unsigned w times signed a, exact; wide: w above 128 may occur, with any a.
 template <bool wide, class T>
 FASTKV_INLINE Pair<T> dot_i8(Pair<T> acc, Pair<T> w, Pair<T> a) {
   return {dot_i8<wide>(acc.lo, w.lo, a.lo), dot_i8<wide>(acc.hi, w.hi, a.hi)};

@@ -1,4 +1,4 @@
-// All kernel families of one ISA level as a table. Include after a lanes_*.inl.hpp, kWeightZero, kWideGroup, dot_i8 and
+// All kernel families of one ISA level as a table. Include after a lanes_*.inl.hpp, kWideGroup, kPairsIn16Bits, dot_i8 and
 // dot_bf16.
 #pragma once
 
