@@ -5,7 +5,7 @@
 #include <memory>
 #include <random>
 
-#include "backend/cpu/gemm_openblas.hpp"
+#include "backend/cpu/wide_linear.hpp"
 #include "common/format.hpp"
 #include "fastkv/error.hpp"
 #include "runtime/memory.hpp"
@@ -22,8 +22,8 @@ using simd::Packing;
 using simd::RowType;
 using tools::format;
 
-// A tile of prompt rows against a square matrix of the 1B shape.
-constexpr std::int64_t kRows = 256, kInputs = 2048, kOutputs = 2048, kPanels = kOutputs / kLanes;
+// A square matrix of the 1B shape.
+constexpr std::int64_t kInputs = 2048, kOutputs = 2048;
 constexpr int kHeadDim = 64, kSharing = 4;  // query heads that read one key/value head
 
 constexpr Packing kPackings[] = {Packing::q4_0,   Packing::q4_1, Packing::q5_0, Packing::q5_1, Packing::q8_0,
@@ -49,11 +49,62 @@ Shared<float> random_floats(std::int64_t count) {
   return values;
 }
 
+/// Rows [rows, kInputs] times weights [kOutputs, kInputs], unpacked already, by a team.
+struct Product {
+  cpu::Arithmetic arithmetic;
+  ThreadTeam& team;
+  std::int64_t rows;
+  Shared<float> x;  // a row, in L1 as norms leave theirs
+  cpu::Linear linear;
+  cpu::RowTile tile;
+  cpu::WideLinear wide;
+  std::vector<cpu::WideSpace> spaces;  // of each thread
+  RunControl control;
+
+  Product(const cpu::Arithmetic& a, ThreadTeam& threads, std::int64_t n)
+      : arithmetic(a),
+        team(threads),
+        rows(n),
+        x(random_floats(kInputs)),
+        linear(weights()),
+        tile(arithmetic, cpu::LinearUse::prefill, n, kInputs),
+        wide(arithmetic, {&linear}, n, threads.size()) {
+    linear.keep_panels(arithmetic, team, HugePages::automatic);
+    tile.begin(rows, kInputs);
+    for (int t = 0; t < team.size(); ++t) {
+      const cpu::WideShape& shape = wide.shape();
+      spaces.push_back({Buffer(), Array<float>(static_cast<std::size_t>(shape.held_rows * shape.out_stride(1)), "sums"),
+                        Array<float>()});
+    }
+  }
+  static cpu::Linear weights() {
+    const auto values = random_floats(kOutputs * kInputs);
+    const TensorView view{"weights", DType::f32, kOutputs, kInputs, reinterpret_cast<const std::byte*>(values->data())};
+    cpu::Linear linear;
+    linear.w = cpu::PackedTensor(view, Placement(), {0, cpu::PackedTensor::panels_of(view)}, HugePages::automatic);
+    linear.w.pack_panels(view, 0, linear.w.panels());
+    return linear;
+  }
+  /// A thread's share: its rows converted, then its items.
+  void run(int t) {
+    const int threads = team.size();
+    for (std::int64_t i = rows * t / threads; i < rows * (t + 1) / threads; ++i) tile.prepare(i, 0, kInputs, x->data());
+    team.barrier();
+    StageWatch watch;
+    const auto leave = [](std::int64_t, std::int64_t, std::int64_t, std::int64_t, const float*, std::int64_t) {};
+    for (std::int64_t item = t; item < wide.items(); item += threads)
+      wide.run(item, tile, spaces[static_cast<std::size_t>(t)], control, false, watch, leave);
+    team.barrier();  // the next call converts rows again
+  }
+};
+
 class Builder {
  public:
-  Builder(simd::Isa isa, ThreadTeam& team, std::size_t stream_bytes)
+  Builder(simd::Isa isa, ThreadTeam& team, std::size_t stream_bytes, std::int64_t product_rows)
       : isa_(isa),
         kt_(simd::kernels(isa)),
+        team_(team),
+        rows_(product_rows),
         threads_(team.size()),
         part_(static_cast<std::int64_t>(stream_bytes) / team.size() / 64 * 64),
         stream_(make<std::uint8_t>(part_ * team.size())) {
@@ -85,57 +136,26 @@ class Builder {
     return buffers;
   }
 
-  /// C [256, 2048] = A · Wᵀ in every arithmetic, conversion of the rows included.
+  /// The products of prefill in every arithmetic, with the engine's blocks; conversion of the rows included.
   void products() {
-    const KernelTable& kt = kt_;
-    const double work = 2.0 * kRows * kInputs * kOutputs;
-    const std::string shape = format("%lld x %lld x %lld", static_cast<long long>(kRows),
-                                     static_cast<long long>(kInputs), static_cast<long long>(kOutputs));
-    const auto x = random_floats(kRows * kInputs);
-    const auto c = each<float>(kRows * kOutputs);
-
-    const std::int64_t groups = (kInputs + kt.wide_group - 1) / kt.wide_group;
-    const auto panels_i8 = make<std::uint8_t>(kInputs * kOutputs);
-    const auto scale = make<float>(groups * kOutputs);
-    std::fill_n(panels_i8->data(), panels_i8->size(), std::uint8_t{70});
-    std::fill_n(scale->data(), scale->size(), 0x1p-7f);
-    const auto q = each<std::int8_t>(kRows * kInputs);
-    const auto a_scale = each<float>(kRows * groups);
-    const auto sum = each<std::int32_t>(kRows * groups);
-    add("gemm_i8 with rotate_i8", shape, Bound::i8, work, [=, &kt](int t) {
-      const std::size_t i = static_cast<std::size_t>(t);
-      for (std::int64_t m = 0; m < kRows; ++m) {
-        kt.rotate_i8(x->data() + m * kInputs, kInputs, q[i]->data() + m * kInputs, a_scale[i]->data() + m * groups,
-                     sum[i]->data() + m * groups);
-      }
-      kt.gemm_i8(kRows, kInputs, {q[i]->data(), a_scale[i]->data(), sum[i]->data()}, {panels_i8->data(), scale->data()},
-                 kPanels, c[i]->data(), kOutputs);
-    });
-
-    const auto panels_bf16 = make<std::uint16_t>(kInputs * kOutputs);
-    std::fill_n(panels_bf16->data(), panels_bf16->size(), std::uint16_t{0x3c00});
-    const auto a_bf16 = each<std::uint16_t>(kRows * kInputs);
-    add("gemm_bf16 with rounding", shape, Bound::bf16, work, [=, &kt](int t) {
-      const std::size_t i = static_cast<std::size_t>(t);
-      kt.f32_to_bf16(x->data(), kRows * kInputs, a_bf16[i]->data());
-      kt.gemm_bf16(kRows, kInputs, a_bf16[i]->data(), kInputs, panels_bf16->data(), kPanels, c[i]->data(), kOutputs,
-                   false);
-    });
-
-    const auto panels_f32 = make<float>(kInputs * kOutputs);
-    std::fill_n(panels_f32->data(), panels_f32->size(), 0.01f);
-    add("gemm_f32", shape, Bound::f32, work, [=, &kt](int t) {
-      kt.gemm_f32(kRows, kInputs, x->data(), kInputs, panels_f32->data(), kPanels,
-                  c[static_cast<std::size_t>(t)]->data(), kOutputs, false);
-    });
+    product("gemm_i8 with rotate_i8", {Compute::int8, &kt_}, Bound::i8);
+    product("gemm_bf16 with rounding", {Compute::bf16, &kt_}, Bound::bf16);
+    product("gemm_f32", {Compute::f32, &kt_}, Bound::f32);
     try {
       const cpu::OpenBlas& blas = cpu::OpenBlas::load(isa_);
-      add("sgemm of OpenBLAS " + blas.core(), shape, Bound::f32, work, [=, &blas](int t) {
-        blas.gemm(kRows, kOutputs, kInputs, x->data(), kInputs, panels_f32->data(), kOutputs,
-                  c[static_cast<std::size_t>(t)]->data(), kOutputs);
-      });
+      product("sgemm of OpenBLAS " + blas.core(), {Compute::f32, &kt_, &blas}, Bound::f32);
     } catch (const Error&) {  // not installed: the row is left out
     }
+  }
+
+  void product(std::string name, const cpu::Arithmetic& arithmetic, Bound bound) {
+    const auto it = std::make_shared<Product>(arithmetic, team_, rows_);
+    const cpu::WideShape& shape = it->wide.shape();
+    add(std::move(name),
+        format("%lld x %lld x %lld by %lld x %lld", static_cast<long long>(rows_), static_cast<long long>(kInputs),
+               static_cast<long long>(kOutputs), static_cast<long long>(shape.strip_rows),
+               static_cast<long long>(shape.panels * kLanes)),
+        bound, 2.0 * static_cast<double>(rows_ * kInputs * kOutputs) / threads_, [it](int t) { it->run(t); });
   }
 
   /// One row times a matrix that streams from memory, each thread through its own part.
@@ -282,6 +302,12 @@ class Builder {
     const auto q = each<std::int8_t>(kInputs);
     const auto scale = each<float>(kInputs / kGroup);
     const auto sum = each<std::int32_t>(kInputs / 16);
+    add("rotate_i8", shape, Bound::cache, 1.25 * row * static_cast<double>(n), [=, &kt](int t) {
+      const std::size_t i = static_cast<std::size_t>(t);
+      for (std::int64_t r = 0; r < n; ++r) {
+        kt.rotate_i8(x[i]->data() + r * kInputs, kInputs, q[i]->data(), scale[i]->data(), sum[i]->data());
+      }
+    });
     add("quantize_i8", shape, Bound::cache, 1.25 * row * static_cast<double>(n), [=, &kt](int t) {
       const std::size_t i = static_cast<std::size_t>(t);
       for (std::int64_t r = 0; r < n; ++r) {
@@ -300,6 +326,8 @@ class Builder {
 
   simd::Isa isa_;
   const KernelTable& kt_;
+  ThreadTeam& team_;
+  std::int64_t rows_;  // of products
   int threads_;
   std::int64_t part_;            // bytes of a thread in stream_
   Shared<std::uint8_t> stream_;  // what all kernels bound by memory read
@@ -325,8 +353,8 @@ const char* name(Bound bound) {
   return "";
 }
 
-std::vector<Kernel> kernels_of(simd::Isa isa, ThreadTeam& team, std::size_t stream_bytes) {
-  return Builder(isa, team, stream_bytes).all();
+std::vector<Kernel> kernels_of(simd::Isa isa, ThreadTeam& team, std::size_t stream_bytes, std::int64_t product_rows) {
+  return Builder(isa, team, stream_bytes, product_rows).all();
 }
 
 }  // namespace fastkv::bench

@@ -21,14 +21,15 @@ struct Kernel {
   std::string name;  ///< entry of the kernel table and what it works on
   std::string shape;
   Bound bound;
-  double work;  ///< of one call: operations, or bytes read and written, or exponentials
+  double work;  ///< of one thread's call: operations, or bytes read and written, or exponentials
   std::function<void(int thread)> run;
 };
 
 /// Kernels of `isa` for the threads of `team`, each on its own rows and outputs; weights are shared as in the engine.
 /// Kernels bound by memory stream through `stream_bytes` (all threads together, beyond the caches if the share is to
-/// mean something); kernels on rows work in the caches, as in the engine, and have no share. The buffers live as long
-/// as the kernels.
-std::vector<Kernel> kernels_of(simd::Isa isa, ThreadTeam& team, std::size_t stream_bytes);
+/// mean something); matrix products are those of prefill on `product_rows` rows, which the threads share; kernels on
+/// rows work in the caches, as in the engine, and have no share. The buffers live as long as the kernels, which call
+/// `team`'s barrier.
+std::vector<Kernel> kernels_of(simd::Isa isa, ThreadTeam& team, std::size_t stream_bytes, std::int64_t product_rows);
 
 }  // namespace fastkv::bench

@@ -21,6 +21,7 @@ namespace fastkv::bench {
 namespace {
 
 constexpr std::size_t kStreamBytes = std::size_t{512} << 20, kQuickStreamBytes = std::size_t{32} << 20;
+constexpr std::int64_t kProductRows = 2048, kQuickProductRows = 96;
 constexpr double kBurstSeconds = 0.02, kQuickBurstSeconds = 0.003;
 
 struct Options {
@@ -53,7 +54,8 @@ void measure_kernels(Limits& limits, int asked, const Options& options, std::vec
   const double burst = options.quick ? kQuickBurstSeconds : kBurstSeconds;
   const simd::Peaks& peaks = simd::peaks(limits.isa());
   std::vector<double> limit[4];
-  const std::vector<Kernel> kernels = kernels_of(limits.isa(), team, stream);
+  const std::vector<Kernel> kernels =
+      kernels_of(limits.isa(), team, stream, options.quick ? kQuickProductRows : kProductRows);
   std::vector<std::vector<double>> rates(kernels.size());
   std::vector<std::int64_t> calls(kernels.size(), 0);
   for (int round = 0; round < options.rounds; ++round) {

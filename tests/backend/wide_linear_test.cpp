@@ -77,7 +77,7 @@ TEST_P(WideLinearTest, IsBitwiseOneRowTimesOnePanel) {
       RowTile row(arithmetic, LinearUse::prefill, 1, k);
       const Array<float> scratch(std::size_t((k + 32) * simd::kLanes), "panel");
       std::vector<float> y(simd::kLanes);
-      for (const std::int64_t i : {std::int64_t(0), std::int64_t(95), std::int64_t(96), rows - 1}) {
+      for (const std::int64_t i : {0, 95, 96, 111, 112, 130}) {
         row.prepare_all(x.data() + i * k, k, 1, k);
         for (const Linear* linear : {&a, &b})
           for (std::int64_t p = 0; p < linear->w.panels(); ++p) {

@@ -36,9 +36,9 @@ const std::vector<Rule> kRules = {
     // Rows and results are JSON, which one header owns.
     {"tools/fastkv-eval/", {"fastkv-eval/", "common/", "fastkv/", "core/json.hpp"}},
     {"bench/", {"bench/", "common/", "fastkv/", "core/json.hpp"}},
-    // Kernels are measured on the engine's own threads and pages, beside its other GEMM.
-    {"bench/roofline/", {"bench/", "common/", "fastkv/", "simd/", "runtime/", "core/json.hpp",
-                         "backend/cpu/gemm_openblas.hpp"}},
+    // Kernels are measured on the engine's own threads and pages, products in its own blocks.
+    {"bench/roofline/",
+     {"bench/", "common/", "fastkv/", "simd/", "runtime/", "core/json.hpp", "backend/cpu/wide_linear.hpp"}},
 };
 
 const Rule* rule_of(const std::string& path) {

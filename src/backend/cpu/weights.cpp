@@ -130,27 +130,28 @@ void Weights::lock() const {
     for (const Linear* m : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down}) keep(m->w);
 }
 
+void Linear::keep_panels(const Arithmetic& arithmetic, ThreadTeam& team, HugePages huge_pages) {
+  const std::int64_t chunk = chunk_inputs(arithmetic, w.k32());
+  const auto bytes = [&](std::int64_t k0) {
+    return ComputePanels::bytes(arithmetic, w.panels(), std::min(chunk, w.k32() - k0));
+  };
+  std::size_t total = 0;
+  for (std::int64_t k0 = 0; k0 < w.k32(); k0 += chunk) total += bytes(k0);
+  kept_memory = Buffer(total, "weight panels", huge_pages);
+  std::uint8_t* memory = kept_memory.as<std::uint8_t>();
+  for (std::int64_t k0 = 0; k0 < w.k32(); memory += bytes(k0), k0 += chunk)
+    kept.emplace_back(arithmetic, w, 0, w.panels(), k0, std::min(chunk, w.k32() - k0), memory);
+  WorkQueue queue(w.panels());
+  team.run([&](int) {
+    Array<float> scratch(std::size_t(w.k32() * simd::kLanes), "weight panel");
+    for (std::int64_t p; (p = queue.next()) >= 0;)
+      for (const ComputePanels& panels : kept) panels.unpack(p, scratch.data());
+  });
+}
+
 void Weights::keep_panels(const Arithmetic& arithmetic, ThreadTeam& team, HugePages huge_pages) {
   for (LayerWeights& l : layers)
-    for (Linear* m : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down}) {
-      const PackedTensor& w = m->w;
-      const std::int64_t chunk = chunk_inputs(arithmetic, w.k32());
-      const auto bytes = [&](std::int64_t k0) {
-        return ComputePanels::bytes(arithmetic, w.panels(), std::min(chunk, w.k32() - k0));
-      };
-      std::size_t total = 0;
-      for (std::int64_t k0 = 0; k0 < w.k32(); k0 += chunk) total += bytes(k0);
-      m->kept_memory = Buffer(total, "weight panels", huge_pages);
-      std::uint8_t* memory = m->kept_memory.as<std::uint8_t>();
-      for (std::int64_t k0 = 0; k0 < w.k32(); memory += bytes(k0), k0 += chunk)
-        m->kept.emplace_back(arithmetic, w, 0, w.panels(), k0, std::min(chunk, w.k32() - k0), memory);
-      WorkQueue queue(w.panels());
-      team.run([&](int) {
-        Array<float> scratch(std::size_t(w.k32() * simd::kLanes), "weight panel");
-        for (std::int64_t p; (p = queue.next()) >= 0;)
-          for (const ComputePanels& panels : m->kept) panels.unpack(p, scratch.data());
-      });
-    }
+    for (Linear* m : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down}) m->keep_panels(arithmetic, team, huge_pages);
 }
 
 }  // namespace fastkv::cpu

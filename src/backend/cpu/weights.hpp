@@ -17,6 +17,8 @@ struct Linear {
   Buffer kept_memory;
   std::vector<ComputePanels> kept;  ///< views on kept_memory: all panels of each chunk of inputs, or none (keep_panels)
 
+  /// Unpacks the matrix for good. It must not move afterwards.
+  void keep_panels(const Arithmetic& arithmetic, ThreadTeam& team, HugePages huge_pages);
   /// y [m, ldy] += bias[first .. first + n) on each row.
   void add_bias(const simd::KernelTable& kernels, std::int64_t first, std::int64_t n, float* y, std::int64_t ldy,
                 std::int64_t m) const {
@@ -37,7 +39,7 @@ struct Weights {
   std::vector<LayerWeights> layers;  ///< [N]
   /// Asks the system to keep the matrices in RAM; without the privilege they stay swappable.
   void lock() const;
-  /// Unpacks the matrices of all layers for good. The weights must not move afterwards.
+  /// Linear::keep_panels of all layers.
   void keep_panels(const Arithmetic& arithmetic, ThreadTeam& team, HugePages huge_pages);
   const PackedTensor& output() const { return output_own ? output_own : token_embd; }
 

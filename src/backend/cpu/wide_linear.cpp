@@ -12,15 +12,20 @@ using simd::kLanes;
 /// in bfloat16 reach 1.7 TFLOP/s with AMX where rows kept in L2 and weights streamed from memory reach 1.1.
 constexpr std::int64_t kBlockBytes = 1 << 20;
 constexpr std::int64_t kMaxPanels = 32;
-constexpr std::int64_t kUnit = 8;        ///< panels: 128 outputs, so that a block of a row can be quantised by itself
-constexpr std::int64_t kStripRows = 96;  ///< a multiple of the rows of the kernels' tiles: 32, 12, 6, 4; int8 has 7
+constexpr std::int64_t kUnit = 8;  ///< panels: 128 outputs, so that a block of a row can be quantised by itself
 constexpr std::int64_t kItemsPerThread = 2;
+
+/// Multiples of the rows of the kernels' tiles: 7, 4, 2 of int8; 32, 12, 6, 2.
+std::int64_t whole_tiles(const Arithmetic& arithmetic) { return arithmetic.compute == Compute::int8 ? 112 : 96; }
 
 }  // namespace
 
 WideShape::WideShape(const Arithmetic& arithmetic, int matrices, std::int64_t outputs, std::int64_t k32,
                      std::int64_t rows, int threads)
-    : inputs(chunk_inputs(arithmetic, k32)), panels(kUnit), part_rows(rows), strip_rows(std::min(rows, kStripRows)) {
+    : inputs(chunk_inputs(arithmetic, k32)),
+      panels(kUnit),
+      part_rows(rows),
+      strip_rows(std::min(rows, whole_tiles(arithmetic))) {
   const std::int64_t all = ceil_div(outputs, kLanes);
   const std::int64_t each = std::int64_t(panel_bytes(arithmetic)) / kUnit;
   std::int64_t wanted = kMaxPanels / matrices;
@@ -36,7 +41,7 @@ WideShape::WideShape(const Arithmetic& arithmetic, int matrices, std::int64_t ou
   const std::int64_t blocks = ceil_div(all, panels);
   if (!arithmetic.blas && blocks < kItemsPerThread * threads) {
     const std::int64_t parts = ceil_div(kItemsPerThread * threads, blocks);
-    part_rows = std::min(rows, round_up(ceil_div(rows, parts), kStripRows));
+    part_rows = std::min(rows, round_up(ceil_div(rows, parts), whole_tiles(arithmetic)));
   }
   held_rows = inputs < k32 ? part_rows : strip_rows;
 }
@@ -53,6 +58,11 @@ WideLinear::WideLinear(const Arithmetic& arithmetic, std::initializer_list<const
       shape_(arithmetic, int(matrices.size()), matrices_[0]->w.rows(), matrices_[0]->w.k32(), rows, threads) {
   blocks_ = ceil_div(matrices_[0]->w.panels(), shape_.panels);
   parts_ = ceil_div(rows, shape_.part_rows);
+}
+
+std::int64_t WideLinear::first_panel(std::int64_t block) const {
+  const std::int64_t all = matrices_[0]->w.panels();
+  return std::min(all, ceil_div(all, kUnit) * block / blocks_ * kUnit);
 }
 
 ComputePanels WideLinear::panels(std::size_t matrix, std::int64_t first, std::int64_t count, std::int64_t k0,

@@ -16,7 +16,7 @@ namespace fastkv::cpu {
 /// How a product is cut up. Results do not depend on it: a sum runs over all inputs in order wherever it is computed.
 struct WideShape {
   std::int64_t inputs;      ///< of a chunk (chunk_inputs)
-  std::int64_t panels;      ///< of a block, each matrix
+  std::int64_t panels;      ///< of a block, each matrix, at most
   std::int64_t part_rows;   ///< rows of an item
   std::int64_t strip_rows;  ///< rows of a call of the kernel, and of the epilogue
   std::int64_t held_rows;   ///< rows whose sums an item holds: a part's if there are several chunks, else a strip's
@@ -50,6 +50,8 @@ class WideLinear {
   const WideShape& shape() const { return shape_; }
 
  private:
+  /// Blocks differ by a unit at most, lest the last one be a small one that keeps a thread alone with another's rest.
+  std::int64_t first_panel(std::int64_t block) const;
   ComputePanels panels(std::size_t matrix, std::int64_t first, std::int64_t count, std::int64_t k0,
                        const WideSpace& space) const;
 
@@ -64,7 +66,7 @@ void WideLinear::run(std::int64_t item, const RowTile& x, const WideSpace& space
                      StageWatch& watch, const Epilogue& epilogue) const {
   const PackedTensor& w = matrices_[0]->w;
   const std::int64_t begin = item % parts_ * shape_.part_rows, end = std::min(rows_, begin + shape_.part_rows);
-  const std::int64_t first = item / parts_ * shape_.panels, count = std::min(shape_.panels, w.panels() - first);
+  const std::int64_t first = first_panel(item / parts_), count = first_panel(item / parts_ + 1) - first;
   const std::int64_t outputs = std::min(count * simd::kLanes, w.rows() - first * simd::kLanes);
   const std::int64_t ldy = shape_.out_stride(int(matrices_.size()));
   const bool chunked = shape_.inputs < w.k32();
