@@ -30,7 +30,8 @@ LayerChoice WindowScored::select(int layer, const LayerPlan& plan, const LayerSt
   const auto joined = stored_heads() == heads_ ? nullptr : backend.reduce_heads(*s, heads_kv_, params_.group_reduce);
   const auto p = backend.pool(joined ? *joined : *s, params_.pooling, {params_.kernel / 2, params_.kernel / 2});
   LayerChoice choice;
-  choice.keep = backend.top_k(*p, n, kept_rows(plan, *p, backend), params_.sinks, w);
+  const std::int64_t sinks = std::min<std::int64_t>(params_.sinks, n - w);
+  choice.keep = backend.top_k(*p, n, kept_rows(plan, *p, backend), sinks, w);
   choice.coverage = backend.coverage(*s, *choice.keep, w);
   return choice;
 }
