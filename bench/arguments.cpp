@@ -166,7 +166,7 @@ void Arguments::check(const CommandLine& command) {
     if (n_gen.size() != 1 || n_gen[0] < 1) throw UsageError("--suite takes one --n-gen");
   }
   if (breakdown && (output == Format::csv)) throw UsageError("--breakdown writes md, json or jsonl");
-  if (methods.size() > 1 && !head_budgets) std::erase(methods, MethodName::headkv);
+  if (methods == all_methods() && !head_budgets) std::erase(methods, MethodName::headkv);
   for (const char* option : {"--tsp-layer", "--tsp-rate", "--retention", "--head-budgets"}) {
     if (command.given(option) &&
         std::none_of(methods.begin(), methods.end(), [&](MethodName method) { return reads(method, option); }))

@@ -194,6 +194,25 @@ TEST_F(Bench, RooflineIsNotNonsense) {
   }
 }
 
+TEST_F(Bench, EveryMethod) {
+  Outcome outcome =
+      run({"-p", "96", "-n", "2", "-r", "1", "-t", "1", "--method", "all", "--retention", "0.5", "-o", "json"});
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  const Json results = Json::parse(outcome.out);
+  std::vector<std::string> prompts;
+  for (const Json& r : results) {
+    if (r["n_prompt"] != 96) continue;
+    prompts.push_back(r["method"]);
+    EXPECT_GT(r["avg_ts"], 0.0);
+    EXPECT_GT(r["kv_bytes"], 0.0);
+  }
+  EXPECT_EQ(prompts, (std::vector<std::string>{"full", "fastkv", "snapkv", "streamingllm", "h2o", "gemfilter",
+                                               "pyramidinfer", "pyramidkv", "adakv", "tova"}));
+  outcome = run({"-p", "16", "-n", "0", "-r", "1", "--method", "full,headkv"});
+  EXPECT_EQ(outcome.status, 2) << "headkv was asked for by name";
+  EXPECT_NE(outcome.err.find("--method headkv needs --head-budgets FILE.json"), std::string::npos) << outcome.err;
+}
+
 TEST_F(Bench, CtrlCLeavesWellFormedResults) {
   Process process("fastkv-bench", {"-m", model_, "-p", "8", "-n", "0", "-r", "1000000", "-o", "json", "--progress"});
   ASSERT_TRUE(process.wait_until([&] { return process.err().find("prompt run 3/") != std::string::npos; }))
