@@ -43,8 +43,11 @@ std::string method_text(const EngineInfo& info, const RunPlan& plan, const std::
     parts.push_back(format("recent %.2f, delta %.2f, gamma %.2f: %lld to %lld tokens", method.recent, method.delta,
                            method.gamma, static_cast<long long>(plan.n_prompt), static_cast<long long>(last)));
   } else {
-    const char* unit = plan.stored_heads > info.n_head_kv ? "per query head" : "per head";
-    parts.push_back((proportional ? "" : "budget ") + amount(proportional, "retention", method.retention, kept, unit));
+    std::string unit = plan.stored_heads > info.n_head_kv ? "per query head" : "per head";
+    if (method.method == MethodName::pyramidkv)  // from the first layer to the last
+      unit = format("to %lld ", static_cast<long long>(plan.layers.empty() ? 0 : plan.layers.back().kept)) + unit;
+    parts.push_back((proportional ? "" : "budget ") +
+                    amount(proportional, "retention", method.retention, kept, unit.c_str()));
   }
   if (coverage) parts.push_back(format("coverage %.2f", *coverage));
   std::string text = name(method.method) + std::string(" (");
