@@ -1,6 +1,8 @@
 // Shapes, arithmetics and methods that the backend is compared with the oracle on.
 #pragma once
 
+#include <initializer_list>
+#include <numeric>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -134,6 +136,66 @@ inline std::vector<MethodCase> method_cases(int n_layer) {
     m.retention = 0.3;
     m.tsp_rate = 0.5;
   });
+  return out;
+}
+
+/// The other methods, at lengths below, at and above the window and the budget; every option of each once. A prompt of
+/// 131 meets column sums in tiles (more than 64 rows, more than 128/G positions).
+inline std::vector<MethodCase> rival_cases(const ModelConfig& config) {
+  using enum MethodName;
+  std::vector<MethodCase> out;
+  auto add = [&](MethodName method, const std::string& what, std::initializer_list<std::int64_t> lengths, auto change) {
+    for (std::int64_t n : lengths) {
+      MethodParams m = method_defaults(method, config.n_layer);
+      m.filter_layer = 1;
+      for (int i = 0; method == headkv && i < config.n_layer * config.n_head; ++i)
+        m.head_shares.push_back(1 + i * 7 % 11);
+      const double sum = std::accumulate(m.head_shares.begin(), m.head_shares.end(), 0.0);
+      for (double& share : m.head_shares) share /= sum;
+      change(m);
+      out.push_back({std::string(name(method)) + "_" + what + "_n" + std::to_string(n), n, m});
+    }
+  };
+  const auto budget = [](std::int64_t rows) {
+    return [rows](MethodParams& m) { m.proportional = false, m.kv_budget = rows; };
+  };
+  const auto retention = [](double share) { return [share](MethodParams& m) { m.retention = share; }; };
+  const auto per_group = [](MethodParams& m) {
+    m.granularity = Granularity::kv_head;
+    m.retention = 0.3;
+  };
+  add(snapkv, "budget24", {1, 8, 9, 23, 24, 25, 61}, budget(24));
+  add(snapkv, "options", {57}, [&](MethodParams& m) {
+    per_group(m);
+    m.window = 4, m.kernel = 5, m.sinks = 3, m.pooling = Pooling::avg;
+  });
+  add(snapkv, "group_max", {66}, [&](MethodParams& m) { per_group(m), m.group_reduce = GroupReduce::max; });
+  add(snapkv, "sinks", {10, 14}, [](MethodParams& m) { m.retention = 0.01, m.sinks = 5; });
+  add(streamingllm, "tenth", {1, 4, 5, 6, 61}, retention(0.1));
+  add(streamingllm, "no_sinks", {24, 25},
+      [](MethodParams& m) { m.proportional = false, m.kv_budget = 24, m.sinks = 0; });
+  add(h2o, "fifth", {9, 131}, retention(0.2));
+  add(h2o, "budget24", {23, 24, 25}, budget(24));
+  add(h2o, "reference", {61, 131}, [](MethodParams& m) { m.retention = 0.2, m.h2o_mask = H2oMask::reference; });
+  add(h2o, "options", {71}, [&](MethodParams& m) {
+    per_group(m);
+    m.h2o_mask = H2oMask::reference, m.sinks = 2, m.window = 3, m.group_reduce = GroupReduce::max;
+  });
+  add(gemfilter, "budget20", {1, 19, 20, 21, 131}, budget(20));
+  add(gemfilter, "layer0", {40}, [](MethodParams& m) { m.filter_layer = 0, m.retention = 0.4; });
+  add(gemfilter, "last_layer", {33}, [&](MethodParams& m) { m.filter_layer = config.n_layer - 1, m.retention = 0.01; });
+  add(pyramidinfer, "60", {1, 2, 61, 100}, [](MethodParams&) {});
+  add(pyramidinfer, "many_rows", {160}, [](MethodParams& m) { m.recent = 0.5, m.delta = 0.1, m.gamma = 3; });
+  add(pyramidinfer, "one_row", {90}, [](MethodParams& m) { m.recent = 0.01, m.delta = 0.5; });
+  add(pyramidinfer, "no_decay", {80}, [](MethodParams& m) { m.delta = 1; });
+  add(headkv, "budget20", {8, 19, 20, 61}, budget(20));
+  add(headkv, "group", {90}, per_group);
+  add(pyramidkv, "budget24", {23, 24, 31, 32, 61}, budget(24));
+  add(pyramidkv, "fifth", {131}, retention(0.2));
+  add(adakv, "budget24", {9, 24, 25, 61}, budget(24));
+  add(adakv, "sinks", {10, 90}, [](MethodParams& m) { m.sinks = 5; });
+  add(tova, "fifth", {1, 2, 61}, retention(0.2));
+  add(tova, "sinks", {5, 30}, [](MethodParams& m) { m.sinks = 4; });
   return out;
 }
 

@@ -3,6 +3,7 @@
 
 #include "backend/cases.hpp"
 #include "support/engine_run.hpp"
+#include "support/head_budgets.hpp"
 #include "support/model_file.hpp"
 #include "support/spread.hpp"
 
@@ -27,6 +28,7 @@ void expect_same_run(const RunResult& a, const RunResult& b) {
   EXPECT_EQ(a.trace.first_logits, b.trace.first_logits);
   EXPECT_EQ(a.tokens, b.tokens);
   EXPECT_EQ(a.trace.tsp_kept, b.trace.tsp_kept);
+  EXPECT_EQ(a.trace.selected, b.trace.selected);
   for (std::size_t l = 0; l < a.trace.layers.size(); ++l) {
     EXPECT_EQ(a.trace.layers[l].kept, b.trace.layers[l].kept) << "layer " << l;
     EXPECT_EQ(a.trace.layers[l].coverage, b.trace.layers[l].coverage) << "layer " << l;
@@ -44,6 +46,9 @@ TEST_P(Determinism, AnyNumberOfThreads) {
   all.method.method = MethodName::full;
   all.all_logits = true;
   RunResult expected, expected_all;
+  const HeadBudgets table(4, 6,
+                          std::vector<double>{9, 1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3, 4, 5, 6});
+  std::vector<RunResult> expected_rivals;
   for (int threads : {1, 2, 3, 5}) {
     EngineOptions engine_option = engine_options(file.path(), GetParam().compute, threads);
     engine_option.gemm = GetParam().gemm;
@@ -52,7 +57,17 @@ TEST_P(Determinism, AnyNumberOfThreads) {
     EXPECT_EQ(engine.info().threads, threads);
     RunResult found = engine.run(prompt, options);
     RunResult found_all = engine.run(prompt, all);
+    std::vector<RunResult> rivals;
+    for (MethodName method : all_methods()) {
+      if (threads != 1 && threads != 3) break;
+      MethodOptions rival;
+      rival.method = method;
+      rival.min_prompt = 0;
+      if (method == MethodName::headkv) rival.head_budgets = table.path();
+      rivals.push_back(engine.run(prompt, greedy(rival, 4)));
+    }
     if (threads == 1) {
+      expected_rivals = std::move(rivals);
       expected = std::move(found);
       expected_all = std::move(found_all);
       continue;
@@ -60,6 +75,10 @@ TEST_P(Determinism, AnyNumberOfThreads) {
     SCOPED_TRACE(std::to_string(threads) + " threads");
     expect_same_run(found, expected);
     EXPECT_EQ(found_all.all_logits, expected_all.all_logits);
+    for (std::size_t m = 0; m < rivals.size(); ++m) {
+      SCOPED_TRACE(name(all_methods()[m]));
+      expect_same_run(rivals[m], expected_rivals[m]);
+    }
   }
 }
 

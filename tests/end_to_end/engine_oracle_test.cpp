@@ -5,6 +5,7 @@
 
 #include "backend/cases.hpp"
 #include "support/engine_run.hpp"
+#include "support/head_budgets.hpp"
 #include "support/model_file.hpp"
 #include "support/spread.hpp"
 
@@ -77,6 +78,62 @@ TEST_P(EngineOracle, EveryMethodCase) {
       if (param.compute == Compute::f32) {
         EXPECT_EQ(found.trace.tsp_kept, own.tsp_kept);
       }
+    }
+    for (const auto& [token, logit] : found.trace.first_logits)
+      EXPECT_NEAR(logit, exact.logits[std::size_t(token)], kWorst * spread.logits) << "token " << token;
+    for (int t = 0; t < kGenerated; ++t) {
+      const std::vector<double>& logits = t == 0 ? exact.logits : exact.decode_logits[std::size_t(t - 1)];
+      const double best = *std::max_element(logits.begin(), logits.end());
+      EXPECT_GE(logits[std::size_t(found.tokens[std::size_t(t)])] + 2 * kWorst * spread.logits, best) << "step " << t;
+    }
+    if (HasFailure()) return;
+  }
+}
+
+TEST_P(EngineOracle, EveryMethod) {
+  const EngineCase& param = GetParam();
+  const bool floats = param.types[0] == DType::f32;
+  const RandomModel model(file_shape(param.name, param.types, !floats, floats), kSeed);
+  const ModelFile file(model);
+  const Oracle oracle(model.config, model.tensors);
+  Engine engine(engine_options(file.path(), param.compute, 1));
+  engine.load();
+  std::size_t c = 0;
+  for (MethodCase one : rival_cases(model.config)) {
+    if (!floats && c++ % 4 != std::size_t(param.compute) % 4) continue;
+    const HeadBudgets table(model.config.n_layer, model.config.n_head,
+                            one.method.head_shares.empty() ? std::vector<double>(24, 1) : one.method.head_shares);
+    if (one.method.method == MethodName::headkv) one.method.head_budgets = table.path();
+    SCOPED_TRACE(one.name + ", " + engine.info().isa);
+    const std::vector<std::int32_t> prompt = model.prompt(one.n);
+    const RunResult found = engine.run(prompt, greedy(options_of(one.method), kGenerated));
+    ASSERT_EQ(found.tokens.size(), std::size_t(kGenerated));
+
+    OracleRun run;
+    run.method = one.method;
+    run.n_generate = kGenerated;
+    run.feed = found.tokens;
+    const OracleResult own = oracle.run(prompt, run);
+    const Spread spread = measure_spread(oracle, prompt, run, own, rounding_of(param.compute), 1);
+    const Imposed decisions = decisions_of(found.trace);
+    run.imposed = &decisions;
+    const OracleResult exact = oracle.run(prompt, run);
+
+    EXPECT_EQ(found.trace.next_position, own.next_position);
+    EXPECT_EQ(found.trace.selected.size(), own.selected.size());
+    if (param.compute == Compute::f32 || one.method.method != MethodName::adakv) {
+      EXPECT_EQ(found.trace.kv_bytes_f16, own.kv_bytes_f16);
+    }
+    ASSERT_EQ(found.trace.layers.size(), own.layers.size());
+    for (std::size_t l = 0; l < own.layers.size(); ++l) {
+      EXPECT_EQ(found.trace.layers[l].tokens_in, own.layers[l].tokens_in) << "layer " << l;
+      EXPECT_EQ(found.trace.layers[l].kept.size(), own.layers[l].kept.size()) << "layer " << l;
+      if (param.compute == Compute::f32) {
+        EXPECT_EQ(found.trace.layers[l].kept, own.layers[l].kept) << "layer " << l;
+      }
+    }
+    if (param.compute == Compute::f32) {
+      EXPECT_EQ(found.trace.selected, own.selected);
     }
     for (const auto& [token, logit] : found.trace.first_logits)
       EXPECT_NEAR(logit, exact.logits[std::size_t(token)], kWorst * spread.logits) << "token " << token;

@@ -1,7 +1,8 @@
-// A naive reference of the whole method in double: spec/methods.md 2.1 and 2.2 read aloud, no shortcut and no tile.
+// A naive reference of every method in double: spec/methods.md read aloud, no shortcut and no tile.
 //
 // It shares nothing with src/ but the plain types of core/ and the block formats. Every layer is computed for every
-// row that enters it, TSP gathers rows after the layer, and attention weights are stored whole.
+// row that enters it, rows are gathered after the layer, and attention weights are stored whole. oracle_model.cpp holds
+// the weights, rounding.cpp imitated errors, oracle.cpp the forward pass, oracle_methods.cpp what each method decides.
 #pragma once
 
 #include <cstdint>
@@ -37,13 +38,13 @@ struct Rounding {
 /// What one layer did.
 struct OracleLayer {
   std::int64_t tokens_in = 0;
-  Matrix raw;                                   ///< S [H][n − window]; empty: nothing was scored
-  Matrix pooled;                                ///< P [H][n − window]
-  Matrix grouped;                               ///< g [K][n − window]
-  std::vector<double> propagation;              ///< z [n − tsp_window]; empty: no TSP here
+  Matrix raw;                                   ///< S [H][scored rows]; empty: nothing was scored
+  Matrix pooled;                                ///< P [H][scored rows], where the method pools
+  Matrix grouped;                               ///< [stored heads][scored rows] what each one's rows are ranked by
+  std::vector<double> propagation;              ///< z (FastKV), u (PyramidInfer); empty: every row goes on
   std::vector<std::int32_t> positions;          ///< [n] original positions of the rows that entered
-  std::vector<std::vector<std::int32_t>> kept;  ///< [K] original positions, ascending
-  std::vector<Matrix> keys, values;             ///< [K][len][d] the prompt's cache
+  std::vector<std::vector<std::int32_t>> kept;  ///< [stored heads] positions, ascending
+  std::vector<Matrix> keys, values;             ///< [stored heads][len][d] the cache
   std::optional<double> coverage;
 };
 
@@ -51,6 +52,8 @@ struct OracleResult {
   std::vector<OracleLayer> layers;
   std::optional<int> tsp_layer;
   std::vector<std::int32_t> tsp_kept;  ///< original positions
+  std::vector<std::int32_t> selected;  ///< GemFilter: tokens of the second pass; empty: there was only one
+  std::vector<double> filter_scores;   ///< v [L] by which they were chosen
   std::int64_t next_position = 0;
   std::vector<double> logits;  ///< [V] for the first generated token
   Matrix decode_logits;        ///< [steps][V]: after feeding generated token 0, 1, …
@@ -62,8 +65,9 @@ struct OracleResult {
 /// Decisions taken elsewhere that the oracle is to follow instead of its own, so that everything else can be compared
 /// tightly; its scores are still its own.
 struct Imposed {
-  std::vector<std::vector<std::vector<std::int32_t>>> kept;  ///< [N][K] original positions
+  std::vector<std::vector<std::vector<std::int32_t>>> kept;  ///< [N][stored heads] positions
   std::optional<std::vector<std::int32_t>> tsp_kept;         ///< absent: no TSP took place
+  std::vector<std::int32_t> selected;                        ///< GemFilter
 };
 
 struct OracleRun {
@@ -107,6 +111,7 @@ std::vector<std::int32_t> top_indices(const std::vector<double>& scores, std::in
 std::vector<double> pooled(const std::vector<double>& scores, Pooling pooling, int kernel, int shift = 0);
 
 /// The defaults of spec/cli.md for a model of `n_layer` layers.
+MethodParams method_defaults(MethodName method, int n_layer);
 MethodParams fastkv_defaults(int n_layer);
 MethodParams full_method();
 

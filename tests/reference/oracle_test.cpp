@@ -32,7 +32,9 @@ TEST_P(OracleTrace, MatchesTheFloat64Reference) {
   EXPECT_EQ(found.generated, expected.generated);
   EXPECT_EQ(found.tsp_kept, expected.tsp_kept);
   EXPECT_EQ(found.tsp_layer, expected.tsp_layer);
-  EXPECT_EQ(found.kv_bytes_f16, expected.prompt_cache_bytes(config));
+  EXPECT_EQ(found.selected, expected.selected);
+  EXPECT_EQ(found.next_position, expected.next_position());
+  EXPECT_EQ(found.kv_bytes_f16, expected.prompt_cache_bytes(config.head_dim));
   ASSERT_EQ(found.layers.size(), expected.kept.size());
   for (std::size_t l = 0; l < expected.kept.size(); ++l) {
     EXPECT_EQ(found.layers[l].tokens_in, expected.tokens_in[l]) << "layer " << l;
@@ -46,7 +48,9 @@ TEST_P(OracleTrace, MatchesTheFloat64Reference) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Reference, OracleTrace, testing::Values("full", "fastkv", "fastkv_budget", "fastkv_layer0"),
+INSTANTIATE_TEST_SUITE_P(Reference, OracleTrace,
+                         testing::Values("full", "fastkv", "fastkv_budget", "fastkv_layer0", "snapkv", "streamingllm",
+                                         "h2o_causal", "h2o_reference", "gemfilter", "pyramidinfer_60"),
                          [](const auto& param) { return std::string(param.param); });
 
 TEST(OracleSelection, TiesGoToTheLowerIndex) {

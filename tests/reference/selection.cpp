@@ -1,4 +1,4 @@
-// Pooling, top-k and the defaults of the method, in double.
+// Pooling, top-k and the defaults of the methods, in double.
 #include <algorithm>
 #include <limits>
 #include <numeric>
@@ -46,20 +46,27 @@ MethodParams full_method() {
   return params;
 }
 
-MethodParams fastkv_defaults(int n_layer) {
+MethodParams method_defaults(MethodName method, int n_layer) {
   MethodParams params;
-  params.method = MethodName::fastkv;
+  params.method = method;
   params.proportional = true;
   params.retention = 0.1;
-  params.tsp_layer = n_layer / 2 - 1;
+  params.tsp_layer = params.filter_layer = n_layer / 2 - 1;
   params.tsp_by_rate = true;
   params.tsp_rate = 0.2;
   params.window = params.tsp_window = 8;
   params.kernel = 7;
   params.pooling = Pooling::max;
   params.group_reduce = GroupReduce::sum;
-  params.sinks = 0;
+  params.sinks = method == MethodName::streamingllm ? 4 : 0;
+  params.granularity = Granularity::query_head;
+  params.h2o_mask = H2oMask::causal;
+  params.recent = 0.2;
+  params.delta = 0.7;
+  params.gamma = 1.2;
   return params;
 }
+
+MethodParams fastkv_defaults(int n_layer) { return method_defaults(MethodName::fastkv, n_layer); }
 
 }  // namespace fastkv::test

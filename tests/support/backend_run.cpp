@@ -27,6 +27,7 @@ Imposed BackendRun::decisions() const {
   Imposed out;
   for (const BackendLayer& layer : layers) out.kept.push_back(layer.kept);
   if (!tsp_kept.empty()) out.tsp_kept = tsp_kept;
+  out.selected = selected;
   return out;
 }
 

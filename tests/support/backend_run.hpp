@@ -15,14 +15,14 @@ struct BackendLayer {
   std::vector<std::int32_t> positions;                   ///< [n] rows that entered
   std::vector<std::vector<float>> raw, pooled, grouped;  ///< [H][n − w], [H][n − w], [K][n − w]
   std::vector<float> propagation;                        ///< z
-  std::vector<std::vector<std::int32_t>> kept;           ///< [K] positions
-  std::vector<Matrix> keys, values;                      ///< [K][len][d], as stored after the prompt
+  std::vector<std::vector<std::int32_t>> kept;           ///< [stored heads] positions
+  std::vector<Matrix> keys, values;                      ///< [stored heads][len][d], as stored after the prompt
   double coverage = -1;
 };
 
 struct BackendRun {
   std::vector<BackendLayer> layers;
-  std::vector<std::int32_t> tsp_kept;
+  std::vector<std::int32_t> tsp_kept, selected;
   std::vector<float> logits;                      ///< [V]
   std::vector<std::vector<float>> decode_logits;  ///< after each fed token
   Imposed decisions() const;                      ///< for the oracle to follow

@@ -33,23 +33,33 @@ inline MethodOptions options_of(const MethodParams& p) {
   MethodOptions o;
   o.method = p.method;
   o.shortcuts = p.shortcuts;
-  if (p.method == MethodName::full) return o;
-  o.tsp_layer = p.tsp_layer;
+  const auto give = [&](const char* flag, auto& field, auto value) {
+    if (reads(p.method, flag)) field = value;
+  };
+  give("--tsp-layer", o.tsp_layer, p.tsp_layer);
   if (p.tsp_by_rate)
-    o.tsp_rate = p.tsp_rate;
+    give("--tsp-rate", o.tsp_rate, p.tsp_rate);
   else
-    o.tsp_tokens = p.tsp_tokens;
+    give("--tsp-tokens", o.tsp_tokens, p.tsp_tokens);
   if (p.proportional)
-    o.retention = p.retention;
+    give("--retention", o.retention, p.retention);
   else
-    o.kv_budget = p.kv_budget;
-  o.window = p.window;
-  o.tsp_window = p.tsp_window;
-  o.kernel = p.kernel;
-  o.tsp_shift = p.tsp_shift;
-  o.pooling = p.pooling;
-  o.group_reduce = p.group_reduce;
-  o.sinks = p.sinks;
+    give("--kv-budget", o.kv_budget, p.kv_budget);
+  give("--window", o.window, p.window);
+  give("--tsp-window", o.tsp_window, p.tsp_window);
+  give("--kernel", o.kernel, p.kernel);
+  give("--tsp-shift", o.tsp_shift, p.tsp_shift);
+  give("--pooling", o.pooling, p.pooling);
+  if (p.method == MethodName::fastkv || p.granularity == Granularity::kv_head)
+    give("--group-reduce", o.group_reduce, p.group_reduce);
+  give("--sinks", o.sinks, p.sinks);
+  give("--granularity", o.granularity, p.granularity);
+  give("--h2o-mask", o.h2o_mask, p.h2o_mask);
+  give("--filter-layer", o.filter_layer, p.filter_layer);
+  give("--recent", o.recent, p.recent);
+  give("--delta", o.delta, p.delta);
+  give("--gamma", o.gamma, p.gamma);
+  if (!p.head_budgets.empty()) give("--head-budgets", o.head_budgets, p.head_budgets);
   return o;
 }
 
@@ -58,6 +68,7 @@ inline Imposed decisions_of(const Trace& trace) {
   Imposed out;
   for (const LayerTrace& layer : trace.layers) out.kept.push_back(layer.kept);
   if (trace.tsp_layer) out.tsp_kept = trace.tsp_kept;
+  out.selected = trace.selected;
   return out;
 }
 

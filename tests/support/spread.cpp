@@ -10,6 +10,7 @@ Spread measure_spread(const Oracle& oracle, std::span<const std::int32_t> prompt
   Imposed decisions;
   for (const OracleLayer& layer : exact.layers) decisions.kept.push_back(layer.kept);
   if (!exact.tsp_kept.empty()) decisions.tsp_kept = exact.tsp_kept;
+  decisions.selected = exact.selected;
   OracleRun again = run;
   again.imposed = &decisions;
   again.rounding = rounding;
@@ -26,6 +27,7 @@ Spread measure_spread(const Oracle& oracle, std::span<const std::int32_t> prompt
     out.logits = std::max(out.logits, rms_difference(other.logits, exact.logits));
     for (std::size_t t = 0; t < exact.decode_logits.size(); ++t)
       out.logits = std::max(out.logits, rms_difference(other.decode_logits[t], exact.decode_logits[t]));
+    out.filter = std::max(out.filter, rms_difference(other.filter_scores, exact.filter_scores));
     for (std::size_t l = 0; l < n_layer; ++l) {
       auto compare = [&](const std::vector<double>& a, const std::vector<double>& b) {
         double sum = 0;

@@ -21,7 +21,8 @@ namespace fastkv::test {
 
 struct Spread {
   double logits = 0;          ///< σ of a logit, worst of prefill and decode steps
-  std::vector<double> score;  ///< [N] σ of ln g and ln z; 0: no scores
+  std::vector<double> score;  ///< [N] σ of ln g and ln z (what rows are ranked by); 0: no scores
+  double filter = 0;          ///< σ of GemFilter's v
   std::vector<double> row;    ///< [N] σ of an element of a cached K or V row
 };
 

@@ -88,6 +88,63 @@ TEST(RunErrors, UsageWithoutOpeningAModel) {
   for (const Case& c : cases) EXPECT_EQ(refusal(2, c.arguments), c.message);
 }
 
+// spec/cli.md "The method": which methods read a flag; with every other it is an error.
+TEST(RunErrors, EveryFlagThatAMethodDoesNotRead) {
+  const std::string budget = " fastkv snapkv streamingllm h2o gemfilter headkv pyramidkv adakv tova ";
+  const std::string pooled = " fastkv snapkv headkv pyramidkv adakv ", grouped = " snapkv h2o headkv ";
+  struct Flag {
+    const char *name, *value;
+    std::string methods;
+  };
+  const std::vector<Flag> flags = {{"--tsp-layer", "1", " fastkv "},
+                                   {"--tsp-rate", "0.5", " fastkv "},
+                                   {"--tsp-tokens", "100", " fastkv "},
+                                   {"--tsp-window", "9", " fastkv "},
+                                   {"--tsp-shift", "1", " fastkv "},
+                                   {"--retention", "0.5", budget},
+                                   {"--kv-budget", "100", budget},
+                                   {"--window", "4", pooled + "h2o "},
+                                   {"--kernel", "5", pooled},
+                                   {"--pooling", "avg", pooled},
+                                   {"--group-reduce", "max", grouped + "fastkv "},
+                                   {"--sinks", "2", pooled + "h2o streamingllm tova "},
+                                   {"--granularity", "kv_head", grouped},
+                                   {"--h2o-mask", "reference", " h2o "},
+                                   {"--filter-layer", "1", " gemfilter "},
+                                   {"--pyramid", "50", " pyramidinfer "},
+                                   {"--recent", "0.5", " pyramidinfer "},
+                                   {"--delta", "0.5", " pyramidinfer "},
+                                   {"--gamma", "1.5", " pyramidinfer "},
+                                   {"--head-budgets", "none.json", " headkv "}};
+  for (const char* method : {"full", "fastkv", "snapkv", "streamingllm", "h2o", "gemfilter", "pyramidinfer", "headkv",
+                             "pyramidkv", "adakv", "tova"}) {
+    for (const Flag& flag : flags) {
+      const std::string word = std::string(" ") + method + " ";
+      // a flag that is read gets as far as the model, which is not there
+      const bool read = flag.methods.find(word) != std::string::npos;
+      EXPECT_EQ(refusal(read ? 1 : 2, {"-m", "none.gguf", "-p", "x", "--method", method, flag.name, flag.value}),
+                read ? "none.gguf: cannot open: No such file or directory"
+                     : std::string(flag.name) + " has no effect with --method " + method);
+    }
+  }
+}
+
+TEST(RunErrors, HeadBudgetFiles) {
+  FASTKV_REQUIRE_FILE(model());
+  const Scratch scratch;
+  const auto with = [&](const std::string& path) {
+    return std::vector<std::string>{"-m", model(), "-p", "Once", "--method", "headkv", "--head-budgets", path};
+  };
+  const std::string none = scratch / "none.json";
+  EXPECT_EQ(refusal(1, with(none)), "--head-budgets " + none + ": cannot open");
+  const std::string bad = scratch.write("bad.json", "{\"0-0\": [1,");
+  EXPECT_EQ(refusal(1, with(bad)),
+            bad + ": expected a JSON object {\"layer-head\": [values]}, found text that is not JSON");
+  const std::string few = scratch.write("few.json", "{\"0-0\": [1]}");
+  EXPECT_EQ(refusal(1, with(few)),
+            few + ": expected an entry for each of 5 layers and 8 heads, found none for \"0-1\"");
+}
+
 TEST(RunErrors, MethodParametersAgainstTheModel) {
   FASTKV_REQUIRE_FILE(model());
   const std::vector<Case> cases = {
@@ -95,6 +152,15 @@ TEST(RunErrors, MethodParametersAgainstTheModel) {
       {{"--tsp-layer", "40"}, "--tsp-layer 40: the model has 5 layers (0..4)"},
       {{"--kv-budget", "8"}, "--kv-budget 8 leaves no room beyond --window 8"},
       {{"--tsp-tokens", "16", "--window", "16"}, "--tsp-tokens 16 leaves no room beyond --window 16"},
+      {{"--kv-budget", "4", "--window", "4", "--method", "h2o"}, "--kv-budget 4 leaves no room beyond --window 4"},
+      {{"--kv-budget", "9", "--sinks", "2", "--method", "snapkv"},
+       "--kv-budget 9 leaves no room for --window 8 and --sinks 2"},
+      {{"--kv-budget", "4", "--method", "streamingllm"}, "--kv-budget 4 leaves no room beyond --sinks 4"},
+      {{"--filter-layer", "5", "--method", "gemfilter"}, "--filter-layer 5: the model has 5 layers (0..4)"},
+      {{"--pyramid", "40", "--method", "pyramidinfer"}, "--pyramid 40: expected 35, 50 or 60"},
+      {{"--pyramid", "50", "--delta", "0.5", "--method", "pyramidinfer"}, "--pyramid and --delta exclude each other"},
+      {{"--method", "headkv"}, "--method headkv needs --head-budgets FILE.json"},
+      {{"--group-reduce", "max", "--method", "snapkv"}, "--group-reduce has no effect without --granularity kv_head"},
       {{"-cnv"}, "--conversation: the model has no chat template; give --chat-template NAME"},
       {{"-l", "512+1"}, "--logit-bias 512: the vocabulary has 512 tokens"},
   };

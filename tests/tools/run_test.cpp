@@ -7,6 +7,7 @@
 #include "fastkv/tokenizer.hpp"
 #include "process.hpp"
 #include "support/fixtures.hpp"
+#include "support/head_budgets.hpp"
 
 namespace fastkv::test {
 namespace {
@@ -151,6 +152,64 @@ TEST_F(Run, CompareIsOneTableAndTheAnswers) {
   ASSERT_EQ(json[1]["layer_coverage"].size(), 5u);
   EXPECT_NEAR(json[1]["coverage"].get<double>(), mean, 1e-9);
   EXPECT_TRUE(json[0]["layer_coverage"][0].is_null());
+}
+
+TEST_F(Run, CompareAllRunsEveryMethod) {
+  const std::string perf = scratch_ / "p.json";
+  const std::vector<std::string> base = {"--tokens", ids_,           "-c",        "512",         "-n",
+                                         "3",        "--ignore-eos", "--compare", "all",         "--retention",
+                                         "0.2",      "--min-prompt", "0",         "--perf-json", perf};
+  Outcome outcome = run(base);
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_NE(outcome.err.find("note: headkv is left out: it needs --head-budgets FILE\n"), std::string::npos);
+  std::vector<std::string> expected = {"full",      "fastkv",       "snapkv",    "streamingllm", "h2o",
+                                       "gemfilter", "pyramidinfer", "pyramidkv", "adakv",        "tova"};
+  const auto check = [&] {
+    const Json json = Json::parse(slurp(perf));
+    ASSERT_EQ(json.size(), expected.size());
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      EXPECT_EQ(json[i]["options"]["method"], expected[i]);
+      EXPECT_TRUE(std::regex_search(outcome.out, std::regex("\n" + expected[i] + " +[0-9.]+ s +"))) << expected[i];
+      EXPECT_EQ(count(outcome.out, "\n--- " + expected[i] + "\n"), 1u);
+      const bool compresses = i > 0 && expected[i] != "pyramidinfer";  // which keeps what enters a layer
+      EXPECT_EQ(json[i]["cache_bytes"].get<double>() <= 0.45 * json[0]["cache_bytes"].get<double>(), compresses)
+          << expected[i];
+    }
+  };
+  check();
+  EXPECT_EQ(count(outcome.out, "headkv"), 0u);
+
+  std::vector<std::string> with_table = base;
+  const HeadBudgets table(5, 8, std::vector<double>(40, 1.0));
+  with_table.insert(with_table.end(), {"--head-budgets", table.path()});
+  outcome = run(with_table);
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_EQ(outcome.err.find("left out"), std::string::npos);
+  expected.insert(expected.begin() + 7, "headkv");
+  check();
+}
+
+TEST_F(Run, TheTraceOfGemFilterNamesItsTokens) {
+  const std::string trace = scratch_ / "t.json";
+  ASSERT_EQ(run(reference({"-n", "2", "--method", "gemfilter", "--retention", "0.3", "--trace", trace})).status, 0);
+  Json json = Json::parse(slurp(trace));
+  ASSERT_EQ(json["selected"].size(), 126u);
+  EXPECT_TRUE(std::is_sorted(json["selected"].begin(), json["selected"].end()));
+  EXPECT_EQ(json["next_position"], 126);
+  EXPECT_EQ(json["n_prompt"], 420);
+  EXPECT_TRUE(json["tsp"].is_null());
+  EXPECT_EQ(json["options"]["filter_layer"], 1);
+  for (const Json& layer : json["layers"]) {
+    EXPECT_EQ(layer["tokens_in"], 126);
+    EXPECT_TRUE(layer["coverage"].is_null());
+    for (const Json& head : layer["kept"]) EXPECT_EQ(head.back(), 125);
+  }
+  ASSERT_EQ(run(reference({"-n", "2", "--method", "h2o", "--h2o-mask", "reference", "--trace", trace})).status, 0);
+  json = Json::parse(slurp(trace));
+  EXPECT_FALSE(json.contains("selected"));
+  EXPECT_EQ(json["options"]["h2o_mask"], "reference");
+  EXPECT_EQ(json["layers"][0]["kept"].size(), 8u) << "query heads";
+  EXPECT_GT(json["layers"][0]["coverage"], 0.1);
 }
 
 TEST_F(Run, SeveralQuestionsSeveralAnswers) {
