@@ -1,6 +1,7 @@
 // The kernel table: every single-thread kernel of the CPU backend as a function pointer, one table per ISA level.
 //
 // Conventions. Raw pointers, no allocation, no threads, no exceptions, no overlap of inputs and outputs unless said.
+// bfloat16 is rounded to nearest even; subnormal values may become zero, as the instructions that multiply it take them.
 // Buffers are 64-byte aligned where marked [64], else any alignment. Matrices are row-major; "panel" is 16 outputs wide
 // (packed.hpp). K counts inputs, padded to a multiple of kGroup = 32 with zeros where marked K32.
 // Row independence: an output row depends only on its own input row and is bitwise the same whatever the other rows,
@@ -88,7 +89,7 @@ struct KernelTable {
   // ---- weights: packed panel -> compute panel ----------------------------------------------------------------------
   /// q [K64/4][16][4], scale [G][16] of one panel, rotated and rounded to int8. `k` inputs, a multiple of the block.
   void (*unpack_i8)(Packing packing, const void* panel, std::int64_t k, std::uint8_t* q, float* scale);
-  /// out [K32/2][16][2] bfloat16 = weights rounded to nearest even.
+  /// out [K32/2][16][2] bfloat16 = weights rounded.
   void (*unpack_bf16)(Packing packing, const void* panel, std::int64_t k32, std::uint16_t* out);
   /// out [K32][16] float32 = weights as ggml dequantises them (≤ 2 eps relative).
   void (*unpack_f32)(Packing packing, const void* panel, std::int64_t k32, float* out);
@@ -127,9 +128,11 @@ struct KernelTable {
   void (*scale)(float* x, float a, std::int64_t n);                                           ///< x *= a
   void (*axpy)(float a, const float* x, std::int64_t n, float* y);                            ///< y += a·x
   void (*silu_mul)(const float* gate, const float* up, std::int64_t n, float* out);           ///< gate/(1+e^-gate) · up
+  /// The same within 2^-12 of the result, for what is rounded to bfloat16 or int8 next.
+  void (*silu_mul_narrow)(const float* gate, const float* up, std::int64_t n, float* out);
   /// Rotates adjacent pairs (2i, 2i+1) of `heads` vectors x [heads, d] in place; cos_sin [d/2][2].
   void (*rope)(float* x, const float* cos_sin, int heads, int d);
-  void (*f32_to_bf16)(const float* x, std::int64_t n, std::uint16_t* out);                    ///< nearest even
+  void (*f32_to_bf16)(const float* x, std::int64_t n, std::uint16_t* out);                    ///< see above
 
   // ---- attention of prefill ----------------------------------------------------------------------------------------
   /// Keys [n ≤ 16, ld] -> panel [d][16]; lanes ≥ n are zero.

@@ -1,5 +1,5 @@
 // Kernels for AVX2 with AVX-VNNI: the integer dot product is one instruction.
-#include "simd/kernels/dot_bf16_float.inl.hpp"
+#include "simd/kernels/float_bf16.inl.hpp"
 #include "simd/kernels/lanes_avx2.inl.hpp"
 
 namespace fastkv::simd {

@@ -1,5 +1,5 @@
 // Kernels for AVX-512 F, CD, BW, DQ, VL.
-#include "simd/kernels/dot_bf16_float.inl.hpp"
+#include "simd/kernels/float_bf16.inl.hpp"
 #include "simd/kernels/lanes_avx512.inl.hpp"
 
 namespace fastkv::simd {

@@ -1,5 +1,5 @@
 // Kernels for the x86-64 baseline (SSE2).
-#include "simd/kernels/dot_bf16_float.inl.hpp"
+#include "simd/kernels/float_bf16.inl.hpp"
 #include "simd/kernels/lanes_sse2.inl.hpp"
 
 namespace fastkv::simd {

@@ -74,6 +74,7 @@ FASTKV_INLINE PartF keep_if_ge(PartF a, PartF x, PartF y) {
   return {Batch(_mm256_and_ps(a.v, _mm256_cmp_ps(x.v, y.v, _CMP_NLT_UQ)))};
 }
 FASTKV_INLINE PartI nan_mask(PartF x) { return {_mm256_castps_si256(_mm256_cmp_ps(x.v, x.v, _CMP_UNORD_Q))}; }
+FASTKV_INLINE PartF reciprocal(PartF x) { return PartF::set(1.f) / x; }
 FASTKV_INLINE PartI as_int(PartF x) { return {_mm256_castps_si256(x.v)}; }
 FASTKV_INLINE PartF as_float(PartI x) { return {Batch(_mm256_castsi256_ps(x.v))}; }
 FASTKV_INLINE PartF to_float(PartI x) { return {Batch(_mm256_cvtepi32_ps(x.v))}; }

@@ -76,6 +76,7 @@ FASTKV_INLINE F32 keep_if_ge(F32 a, F32 x, F32 y) {
   return {Batch(_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, y.v, _CMP_NLT_UQ), a.v))};
 }
 FASTKV_INLINE I32 nan_mask(F32 x) { return {_mm512_movm_epi32(_mm512_cmp_ps_mask(x.v, x.v, _CMP_UNORD_Q))}; }
+FASTKV_INLINE F32 reciprocal(F32 x) { return {Batch(_mm512_rcp14_ps(x.v))}; }
 FASTKV_INLINE I32 as_int(F32 x) { return {_mm512_castps_si512(x.v)}; }
 FASTKV_INLINE F32 as_float(I32 x) { return {Batch(_mm512_castsi512_ps(x.v))}; }
 FASTKV_INLINE F32 to_float(I32 x) { return {Batch(_mm512_cvtepi32_ps(x.v))}; }

@@ -109,6 +109,7 @@ FASTKV_INLINE PartF max(PartF a, PartF b) { return {Batch(_mm_max_ps(a.v, b.v))}
 FASTKV_INLINE PartF min(PartF a, PartF b) { return {Batch(_mm_min_ps(a.v, b.v))}; }
 FASTKV_INLINE PartF keep_if_ge(PartF a, PartF x, PartF y) { return {Batch(_mm_and_ps(a.v, _mm_cmpnlt_ps(x.v, y.v)))}; }
 FASTKV_INLINE PartI nan_mask(PartF x) { return {_mm_castps_si128(_mm_cmpunord_ps(x.v, x.v))}; }
+FASTKV_INLINE PartF reciprocal(PartF x) { return PartF::set(1.f) / x; }
 FASTKV_INLINE PartI as_int(PartF x) { return {_mm_castps_si128(x.v)}; }
 FASTKV_INLINE PartF as_float(PartI x) { return {Batch(_mm_castsi128_ps(x.v))}; }
 FASTKV_INLINE PartF to_float(PartI x) { return {Batch(_mm_cvtepi32_ps(x.v))}; }

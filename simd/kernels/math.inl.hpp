@@ -1,4 +1,4 @@
-// Helpers on 16-lane vectors: partial loads, horizontal sums in a fixed order, bfloat16 rounding, the exponential.
+// Helpers on 16-lane vectors: partial loads, horizontal sums in a fixed order, the exponential.
 #pragma once
 
 #include "simd/kernels/pair.inl.hpp"
@@ -74,19 +74,6 @@ FASTKV_INLINE void sum_rows_of_four(const Pair<T> (&x)[N][4], float* out) {
 
 FASTKV_INLINE F32 abs(F32 x) { return as_float(as_int(x) & I32::set(0x7fffffff)); }
 
-/// Float to bfloat16 in the high half of each lane, nearest even; NaN becomes a quiet NaN. The low half is rubbish.
-FASTKV_INLINE I32 round_bf16(F32 x) {
-  const I32 bits = as_int(x);
-  const I32 rounded = bits + I32::set(0x7fff) + (shift_right<16>(bits) & I32::set(1));
-  const I32 nan = nan_mask(x);
-  return ((nan & (bits | I32::set(0x400000))) | ((nan ^ I32::set(-1)) & rounded));
-}
-FASTKV_INLINE void store_bf16(F32 x, std::uint16_t* out) { shift_right<16>(round_bf16(x)).to_u16(out); }
-/// Two vectors as bfloat16 pairs: lane r = (even[r], odd[r]).
-FASTKV_INLINE I32 pair_bf16(F32 even, F32 odd) {
-  return shift_right<16>(round_bf16(even)) | (round_bf16(odd) & I32::set(int(0xffff0000)));
-}
-
 /// e^x within 2 eps of the result, plus nothing for the argument: Cody-Waite reduction by ln 2 in two parts, a degree-6
 /// polynomial on ±ln(2)/2 (minimax; Cephes expf), scaled by 2^n. Below −86.9 it is 0 (no slow subnormals), above 89
 /// infinity, NaN stays NaN.
@@ -114,8 +101,8 @@ FASTKV_INLINE float exp(float x) {
   return lanes[0];
 }
 
-/// 2^x for x ≤ 0 (beyond it as far as floats reach), 0 below −126: a minimax polynomial of 2^f on [0, 1), relative error
-/// 7.5e-5 (degree 3, a fifth of bfloat16's half unit) or 2e-9 (degree 6).
+/// 2^x for x ≤ 0 (beyond it as far as floats reach), 0 below −126: a minimax polynomial of 2^f on [0, 1), relative
+/// error 7.5e-5 (degree 3, a fifth of bfloat16's half unit) or 2e-9 (degree 6).
 template <int Degree>
 FASTKV_INLINE F32 exp2(F32 x) {
   const F32 f = fraction(x);

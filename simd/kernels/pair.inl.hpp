@@ -174,6 +174,11 @@ template <int N, class T>
 FASTKV_INLINE Pair<T> shift_right(Pair<T> x) {
   return {shift_right<N>(x.lo), shift_right<N>(x.hi)};
 }
+/// 1/x within 2^-13.
+template <class T>
+FASTKV_INLINE Pair<T> reciprocal(Pair<T> x) {
+  return {reciprocal(x.lo), reciprocal(x.hi)};
+}
 /// x − floor(x), and p · 2^floor(x), which is 0 for x < −126 (no slow subnormals); NaN stays NaN.
 template <class T>
 FASTKV_INLINE Pair<T> fraction(Pair<T> x) {

@@ -7,18 +7,21 @@ namespace fastkv::simd {
 namespace {
 
 void rms_norm(const float* x, const float* weight, std::int64_t n, float eps, float* out) {
-  F32 squares = F32::set(0.f);
+  F32 squares[4];  // one chain of sums would take longer than the loads
+  unroll<4>([&](auto j) __attribute__((always_inline)) { squares[j] = F32::set(0.f); });
+  std::int64_t first = 0;
+  for (; first + 64 <= n; first += 64) {
+    unroll<4>([&](auto j) __attribute__((always_inline)) {
+      const F32 v = F32::load(x + first + j * kLanes);
+      squares[j] = fma(v, v, squares[j]);
+    });
+  }
+  const auto add = [&](F32 v) __attribute__((always_inline)) { squares[0] = fma(v, v, squares[0]); };
   for_each_vector(
-      n,
-      [&](std::int64_t i) __attribute__((always_inline)) {
-        const F32 v = F32::load(x + i);
-        squares = fma(v, v, squares);
-      },
-      [&](std::int64_t i, std::int64_t rest) __attribute__((always_inline)) {
-        const F32 v = load_first(x + i, rest);
-        squares = fma(v, v, squares);
-      });
-  const float mean = n > 0 ? sum(squares) / float(n) : 0.f;
+      n - first, [&](std::int64_t i) __attribute__((always_inline)) { add(F32::load(x + first + i)); },
+      [&](std::int64_t i, std::int64_t rest) __attribute__((always_inline)) { add(load_first(x + first + i, rest)); });
+  const F32 total = (squares[0] + squares[1]) + (squares[2] + squares[3]);
+  const float mean = n > 0 ? sum(total) / float(n) : 0.f;
   const F32 factor = F32::set(1.f / _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(mean + eps))));
   map(
       n, out, [&](auto at) __attribute__((always_inline)) { return at(x) * factor * at(weight); });
@@ -44,6 +47,15 @@ void silu_mul(const float* gate, const float* up, std::int64_t n, float* out) {
       n, out, [&](auto at) __attribute__((always_inline)) {
         const F32 g = at(gate);
         return g / (F32::set(1.f) + exp(F32::set(0.f) - g)) * at(up);
+      });
+}
+
+void silu_mul_narrow(const float* gate, const float* up, std::int64_t n, float* out) {
+  map(
+      n, out, [&](auto at) __attribute__((always_inline)) {
+        const F32 g = at(gate), power = exp2<3>(g * F32::set(-1.44269504f));
+        // Below −87 the power may be anything, and the result is less than 2e-36.
+        return keep_if_ge(g * reciprocal(F32::set(1.f) + power), g, F32::set(-87.f)) * at(up);
       });
 }
 

@@ -34,6 +34,7 @@ constexpr KernelTable make_table(Isa isa) {
       .scale = scale,
       .axpy = axpy,
       .silu_mul = silu_mul,
+      .silu_mul_narrow = silu_mul_narrow,
       .rope = rope,
       .f32_to_bf16 = f32_to_bf16,
       .pack_keys_f32 = pack_keys_f32,
