@@ -10,7 +10,7 @@
 
 namespace fastkv {
 
-std::size_t MemoryPlan::peak() const { return weights + std::max(file, cache + hidden + layer_kv + scratch); }
+std::size_t MemoryPlan::peak() const { return weights + std::max(file, held + scratch); }
 
 std::int64_t tokens_asked(const RunOptions& options) {
   return options.continuation.empty() ? options.n_predict : std::int64_t(options.continuation.size());
@@ -55,11 +55,12 @@ RunPlan make_plan(const Backend& backend, const ModelConfig& config, std::int64_
 
   const std::size_t head_row = backend.cache_row_bytes({plan.cache_k, plan.cache_v, 0});
   const std::size_t row = head_row * std::size_t(plan.stored_heads);
-  for (const LayerPlan& layer : plan.layers)
-    plan.cache_bytes_prompt +=
-        layer.head_kept.empty()
-            ? std::size_t(layer.kept) * row
-            : std::size_t(std::accumulate(layer.head_kept.begin(), layer.head_kept.end(), std::int64_t(0))) * head_row;
+  const auto cached = [&](const LayerPlan& layer) {
+    const auto& heads = layer.head_kept;
+    return heads.empty() ? std::size_t(layer.kept) * row
+                         : std::size_t(std::accumulate(heads.begin(), heads.end(), std::int64_t(0))) * head_row;
+  };
+  for (const LayerPlan& layer : plan.layers) plan.cache_bytes_prompt += cached(layer);
   plan.cache_bytes_full =
       std::size_t(n_prompt) * std::size_t(config.n_layer) * head_row * std::size_t(config.n_head_kv);
 
@@ -69,17 +70,23 @@ RunPlan make_plan(const Backend& backend, const ModelConfig& config, std::int64_
   MemoryPlan& memory = plan.memory;
   memory.weights = bytes.weights;
   memory.file = weights.loaded ? 0 : std::max(bytes.load_extra, weights.file_bytes);
-  memory.cache =
-      plan.cache_bytes_prompt + std::size_t(reserved_rows(plan, options)) * std::size_t(config.n_layer) * row;
-  memory.hidden = bytes.hidden;
-  // rows that go on are gathered into a second buffer before the first is freed
-  std::int64_t gathered = 0;
-  for (const LayerPlan& layer : plan.layers)
-    if (layer.tokens_out < layer.tokens_in && &layer != &plan.layers.back())
-      gathered = std::max(gathered, layer.tokens_out);
-  memory.hidden += bytes.hidden / std::size_t(n_prompt) * std::size_t(gathered);
   memory.layer_kv = bytes.layer_kv;
   memory.scratch = bytes.scratch;
+  const auto share = [&](std::size_t of_prompt, std::int64_t rows) {
+    return std::size_t(double(of_prompt) * double(rows) / double(n_prompt));
+  };
+  const auto pass = [&](const LayerPlan& layer) {
+    // rows that go on are gathered into a second buffer before the first is freed
+    const std::int64_t gathered = layer.tokens_out < layer.tokens_in ? layer.tokens_out : 0;
+    const std::size_t hidden = share(bytes.hidden, layer.tokens_in + gathered);
+    memory.hidden = std::max(memory.hidden, hidden);
+    memory.held = std::max(memory.held, memory.cache + hidden + share(bytes.layer_kv, layer.tokens_in));
+  };
+  for (const LayerPlan& layer : plan.filter_layers) pass(layer);
+  for (const LayerPlan& layer : plan.layers) {
+    memory.cache += cached(layer) + std::size_t(reserved_rows(plan, options)) * row;
+    pass(layer);
+  }
   if (options.all_logits) memory.scratch += 2 * std::size_t(n_prompt) * std::size_t(config.n_vocab) * sizeof(float);
   plan.nodes = backend.nodes(memory);
   memory.available = available_memory_bytes() + (weights.loaded ? memory.weights : 0);

@@ -48,8 +48,9 @@ struct LayerPlan {
 struct MemoryPlan {                  ///< bytes
   std::size_t weights = 0;           ///< packed, resident
   std::size_t cache = 0;             ///< K and V of all layers, prompt and generation
-  std::size_t hidden = 0;            ///< residual stream of the prompt
+  std::size_t hidden = 0;            ///< residual stream of the prompt, at most
   std::size_t layer_kv = 0;          ///< K and V of one layer, uncompressed, with its compute panels
+  std::size_t held = 0;              ///< the most of cache, hidden and layer_kv at once: layers fill the cache in turn
   std::size_t scratch = 0;           ///< weight panels, tiles of all threads, logits
   std::size_t file = 0;              ///< mapped file pages while packing (released tensor by tensor)
   std::size_t peak() const;          ///< the most that is held at once
