@@ -1,7 +1,6 @@
 // A team of pinned threads: one OpenMP region per call, its own barrier and work split inside. The only user of OpenMP.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -44,21 +43,6 @@ class ThreadTeam {
  private:
   ThreadPlan plan_;
   Barrier barrier_;
-};
-
-/// Hands out 0, 1, … `count` − 1, each once, to whichever thread asks first.
-class WorkQueue {
- public:
-  explicit WorkQueue(std::int64_t count) : count_(count) {}
-  /// The next item, or −1 when none is left.
-  std::int64_t next() {
-    const std::int64_t item = next_.fetch_add(1, std::memory_order_relaxed);
-    return item < count_ ? item : -1;
-  }
-
- private:
-  std::atomic<std::int64_t> next_{0};
-  std::int64_t count_;
 };
 
 /// [begin, end) of part `part` of `parts` of `count` items: contiguous, sizes differ by at most one.

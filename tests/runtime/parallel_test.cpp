@@ -208,19 +208,6 @@ TEST(ThreadTeam, IdleWorkersSleep) {
   EXPECT_LT(double(std::clock() - before) / CLOCKS_PER_SEC, 0.1);
 }
 
-TEST(WorkQueue, HandsOutEachItemOnce) {
-  for (const std::int64_t count : {0, 1, 5, 1000}) {
-    WorkQueue queue(count);
-    ThreadTeam team(unpinned(4));
-    std::vector<std::atomic<int>> taken(std::size_t(count) + 1);
-    team.run([&](int) {
-      for (std::int64_t item; (item = queue.next()) >= 0;) ++taken[std::size_t(item)];
-    });
-    for (std::int64_t i = 0; i < count; ++i) EXPECT_EQ(taken[std::size_t(i)], 1) << i;
-    EXPECT_EQ(queue.next(), -1);
-  }
-}
-
 TEST(Split, PartsAreContiguousAndEven) {
   for (const std::int64_t count : {0, 1, 7, 8, 9, 1000003}) {
     for (const int parts : {1, 2, 3, 8, 13}) {

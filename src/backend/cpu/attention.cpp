@@ -39,7 +39,7 @@ void pack_key_block(const Arithmetic& arithmetic, const AttentionShape& shape, C
   const std::int64_t first = block * kKeyBlock, d = shape.d;
   const int n = int(std::min<std::int64_t>(kKeyBlock, state.n - first));
   const std::int64_t row = (std::int64_t(head) * state.n + first) * d;
-  const float *keys = state.k.data() + row, *values = state.v.data() + row;
+  const float *keys = state.kv.k.data() + row, *values = state.kv.v.data() + row;
   const std::size_t index = (std::size_t(head) * std::size_t(key_blocks(state.n)) + std::size_t(block)) * kKeyBlock;
   const std::size_t key_at = index * key_elements(arithmetic, shape), value_at = index * value_elements(shape);
   for (int p = 0; p < kKeyBlock; p += kLanes) {
@@ -47,14 +47,14 @@ void pack_key_block(const Arithmetic& arithmetic, const AttentionShape& shape, C
     const float* from = keys + p * d;
     const std::size_t to = key_at + std::size_t(p) * key_elements(arithmetic, shape);
     if (arithmetic.bf16_attention)
-      kt.pack_keys_bf16(from, d, lanes, shape.d, state.key_panels.as<std::uint16_t>() + to);
+      kt.pack_keys_bf16(from, d, lanes, shape.d, state.kv.key_panels.as<std::uint16_t>() + to);
     else
-      kt.pack_keys_f32(from, d, lanes, shape.d, state.key_panels.as<float>() + to);
+      kt.pack_keys_f32(from, d, lanes, shape.d, state.kv.key_panels.as<float>() + to);
   }
   if (arithmetic.bf16_attention)
-    kt.pack_values_bf16(values, d, n, kKeyBlock, shape.d, state.value_panels.as<std::uint16_t>() + value_at);
+    kt.pack_values_bf16(values, d, n, kKeyBlock, shape.d, state.kv.value_panels.as<std::uint16_t>() + value_at);
   else
-    kt.pack_values_f32(values, d, n, kKeyBlock, shape.d, state.value_panels.as<float>() + value_at);
+    kt.pack_values_f32(values, d, n, kKeyBlock, shape.d, state.kv.value_panels.as<float>() + value_at);
 }
 
 std::size_t AttentionTile::bytes(const AttentionShape& shape, std::int64_t rows) {
@@ -64,23 +64,23 @@ std::size_t AttentionTile::bytes(const AttentionShape& shape, std::int64_t rows)
 AttentionTile::AttentionTile(const Arithmetic& arithmetic, const AttentionShape& shape, std::int64_t rows)
     : arithmetic_(&arithmetic), shape_(shape), work_(bytes(shape, rows), "attention tile") {}
 
-void AttentionTile::run(const CpuLayerState& state, int head, const float* q, const std::int32_t* limits,
-                        std::int64_t m, float* out) {
-  const std::int64_t ld = std::int64_t(shape_.heads) * shape_.d, at = std::int64_t(head) * shape_.group() * shape_.d;
+void AttentionTile::run(const CpuLayerState& state, int head, Rows<const float> q, const std::int32_t* limits,
+                        std::int64_t m, Rows<float> out) {
   const simd::AttentionRows rows{
-      .q = q + at,
-      .ldq = ld,
+      .q = q.data,
+      .ldq = q.ld,
       .limits = limits,
       .m = m,
       .group = shape_.group(),
       .d = shape_.d,
       .scale = shape_.scale,
-      .keys = state.key_panels.as<std::uint8_t>() + std::size_t(head) * head_key_bytes(*arithmetic_, shape_, state.n),
-      .values =
-          state.value_panels.as<std::uint8_t>() + std::size_t(head) * head_value_bytes(*arithmetic_, shape_, state.n),
+      .keys =
+          state.kv.key_panels.as<std::uint8_t>() + std::size_t(head) * head_key_bytes(*arithmetic_, shape_, state.n),
+      .values = state.kv.value_panels.as<std::uint8_t>() +
+                std::size_t(head) * head_value_bytes(*arithmetic_, shape_, state.n),
       .work = work_.as<std::uint8_t>(),
-      .out = out + at,
-      .ldo = ld,
+      .out = out.data,
+      .ldo = out.ld,
   };
   if (arithmetic_->bf16_attention)
     arithmetic_->kernels->attend_bf16(rows);

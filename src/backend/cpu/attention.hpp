@@ -26,6 +26,13 @@ inline std::int64_t key_blocks(std::int64_t n) { return ceil_div(n, simd::kKeyBl
 void pack_key_block(const Arithmetic& arithmetic, const AttentionShape& shape, CpuLayerState& state, int head,
                     std::int64_t block);
 
+/// Rows `ld` elements apart.
+template <class T>
+struct Rows {
+  T* data;
+  std::int64_t ld;
+};
+
 /// One thread's work space for tiles of at most `rows` query rows.
 class AttentionTile {
  public:
@@ -33,9 +40,9 @@ class AttentionTile {
   static std::size_t bytes(const AttentionShape& shape, std::int64_t rows);
 
   /// out[i] = softmax(scale · q[i]·Kᵀ over keys 0 .. limits[i]-1) · V for the query heads of key/value head `head`
-  /// (spec/methods.md 2.1, online softmax). q, out [m, H·d]; limits [m], each ≥ 1.
-  void run(const CpuLayerState& state, int head, const float* q, const std::int32_t* limits, std::int64_t m,
-           float* out);
+  /// (spec/methods.md 2.1, online softmax). q, out: m rows of G·d of those heads; limits [m], each ≥ 1.
+  void run(const CpuLayerState& state, int head, Rows<const float> q, const std::int32_t* limits, std::int64_t m,
+           Rows<float> out);
 
  private:
   const Arithmetic* arithmetic_;

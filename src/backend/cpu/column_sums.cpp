@@ -60,7 +60,7 @@ class Tile {
     const std::int64_t panels = ceil_div(std::min(kKeys, state_.n - key), simd::kLanes), d = context_.shape.d;
     const std::size_t head_bytes =
         key_panel_bytes(context_.arithmetic, context_.shape, state_.n) / std::size_t(context_.shape.heads_kv);
-    const auto* keys = state_.key_panels.as<std::uint8_t>() + std::size_t(head_) * head_bytes;
+    const auto* keys = state_.kv.key_panels.as<std::uint8_t>() + std::size_t(head_) * head_bytes;
     if (context_.arithmetic.bf16_attention) {
       const std::int64_t d32 = round_up(d, 32);
       kt.gemm_bf16(rows(), d32, reinterpret_cast<const std::uint16_t*>(q_), d32,
@@ -102,13 +102,13 @@ void column_sums(const ScoreContext& context, const CpuLayerState& state, const 
   const std::size_t bytes = column_sum_bytes(shape, context.team.size(), rows);
   if (context.work.bytes() < bytes) {
     context.work = Buffer();
-    context.work = Buffer(bytes, "column sums");
+    context.work = Buffer(bytes, "column sums", context.huge_pages);
   }
   float *const maximum = context.work.as<float>(), *const weight = maximum + shape.heads * rows;  // [H][rows]
   float* const own = weight + shape.heads * rows;
   std::fill_n(scores.s.data(), scores.s.size(), 0.0f);
 
-  WorkQueue row_tiles(shape.heads_kv * tiles), columns(shape.heads_kv * chunks);
+  SharedWork row_tiles(context.team), columns(context.team);
   context.team.run([&](int thread) {
     Tile tile(context, state, wanted, own + std::size_t(thread) * (own_bytes(shape) / sizeof(float)));
     const auto load = [&](std::int64_t head, std::int64_t t) {
@@ -118,7 +118,8 @@ void column_sums(const ScoreContext& context, const CpuLayerState& state, const 
       return (head * group + r / (tile.rows() / group)) * rows + tile.position(r);
     };
     // m_i = max_j z[i, j], λ_i / l_i with l_i = Σ_j exp(z[i, j] − m_i), over the keys that row i sees
-    for (std::int64_t item; (item = row_tiles.next()) >= 0 && !context.control.stopping();) {
+    for (std::int64_t item;
+         (item = row_tiles.next(thread, shape.heads_kv * tiles)) >= 0 && !context.control.stopping();) {
       const std::int64_t head = item / tiles;
       load(head, tiles - 1 - item % tiles);  // the longest first
       for (std::int64_t r = 0; r < tile.rows(); ++r) maximum[at(head, r)] = -INFINITY, weight[at(head, r)] = 0;
@@ -139,7 +140,8 @@ void column_sums(const ScoreContext& context, const CpuLayerState& state, const 
     }
     context.team.barrier();
     // S[h, j] = Σ_i (λ_i / l_i) exp(z[i, j] − m_i), tile by tile
-    for (std::int64_t item; (item = columns.next()) >= 0 && !context.control.stopping();) {
+    for (std::int64_t item;
+         (item = columns.next(thread, shape.heads_kv * chunks)) >= 0 && !context.control.stopping();) {
       const std::int64_t head = item / chunks, key = item % chunks * kKeys, width = std::min(kKeys, scores.n - key);
       for (std::int64_t t = 0; t < tiles && !context.control.stopping(); ++t) {
         load(head, t);

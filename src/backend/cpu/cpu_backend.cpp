@@ -13,6 +13,8 @@
 namespace fastkv::cpu {
 namespace {
 
+bool is_quantised(DType type) { return type != DType::f32 && type != DType::f16 && type != DType::bf16; }
+
 // Compute::automatic: what most of the weights are; with AMX bfloat16 for all but float32, as its tiles multiply
 // bfloat16 at four times the rate of AVX-512's int8, more exactly, and without scales.
 Compute resolve_compute(Compute wanted, const ModelTensors& tensors, simd::Isa isa) {
@@ -21,9 +23,7 @@ Compute resolve_compute(Compute wanted, const ModelTensors& tensors, simd::Isa i
   std::map<Compute, double> weights;
   for (const LayerTensors& l : tensors.layers)
     for (const TensorView* t : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down}) {
-      const Compute natural = t->type == DType::f32                             ? Compute::f32
-                              : t->type == DType::f16 || t->type == DType::bf16 ? Compute::bf16
-                                                                                : quantised;
+      const Compute natural = is_quantised(t->type) ? quantised : t->type == DType::f32 ? Compute::f32 : Compute::bf16;
       weights[natural] += double(t->rows) * double(t->cols);
     }
   Compute best = Compute::f32;
@@ -36,12 +36,9 @@ Compute resolve_compute(Compute wanted, const ModelTensors& tensors, simd::Isa i
 // arrive, with float ones two to three times as much. An explicit --compute holds for both.
 Compute resolve_decode_compute(Compute wanted, Compute prompt, const ModelTensors& tensors) {
   if (wanted != Compute::automatic || prompt == Compute::f32) return prompt;
-  const auto quantised = [](const TensorView& t) {
-    return t.type != DType::f32 && t.type != DType::f16 && t.type != DType::bf16;
-  };
   for (const LayerTensors& l : tensors.layers)
     for (const TensorView* t : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down})
-      if (quantised(*t)) return Compute::int8;
+      if (is_quantised(t->type)) return Compute::int8;
   return prompt;
 }
 
@@ -189,11 +186,11 @@ std::unique_ptr<Hidden> CpuBackend::embed(std::span<const std::int32_t> tokens, 
   x->cos_sin = Array<float>(n * std::size_t(shape_.d), "rotation table");
   x->positions = std::move(positions);
   constexpr std::int64_t kRows = 64;
-  WorkQueue queue(ceil_div(std::int64_t(n), kRows));
+  SharedWork work(*team_batch_);
   team_batch_->run([&](int thread) {
     StageWatch& watch = (*clocks_batch_)[thread];
     watch.start();
-    for (std::int64_t item; (item = queue.next()) >= 0 && !control.stopping();) {
+    for (std::int64_t item; (item = work.next(thread, ceil_div(std::int64_t(n), kRows))) >= 0 && !control.stopping();) {
       const std::size_t begin = std::size_t(item * kRows), end = std::min(n, begin + kRows);
       for (std::size_t i = begin; i < end; ++i) weights_.token_embd.read_row(tokens[i], x->x.data() + i * d);
       rope_table({x->positions.begin() + std::ptrdiff_t(begin), x->positions.begin() + std::ptrdiff_t(end)},
@@ -242,22 +239,24 @@ void CpuBackend::logits(const Hidden& hidden, std::int64_t rows, float* out, Run
 std::unique_ptr<Scores> CpuBackend::column_scores(int, const LayerState& state, const ColumnScores& wanted,
                                                   RunControl& control) {
   return clocks_batch_->whole(Stage::scores, [&] {
-    return cpu::column_scores({arithmetic_, shape_, *team_batch_, control, score_work_}, as<CpuLayerState>(state),
-                              wanted);
+    return cpu::column_scores({arithmetic_, shape_, *team_batch_, control, huge_pages_, score_work_},
+                              as<CpuLayerState>(state), wanted);
   });
 }
 std::unique_ptr<Scores> CpuBackend::last_row_logits(int, const LayerState& state, RunControl& control) {
   return clocks_batch_->whole(Stage::scores, [&] {
-    return cpu::last_row_logits({arithmetic_, shape_, *team_batch_, control, score_work_}, as<CpuLayerState>(state));
+    return cpu::last_row_logits({arithmetic_, shape_, *team_batch_, control, huge_pages_, score_work_},
+                                as<CpuLayerState>(state));
   });
 }
 std::unique_ptr<Scores> CpuBackend::pool(const Scores& scores, Pooling pooling, const PoolWidth& width) {
-  return clocks_batch_->whole(Stage::scores,
-                              [&] { return cpu::pool(*team_batch_, as<CpuScores>(scores), pooling, width); });
+  return clocks_batch_->whole(
+      Stage::scores, [&] { return cpu::pool(*team_batch_, as<CpuScores>(scores), pooling, width, huge_pages_); });
 }
 std::unique_ptr<Scores> CpuBackend::reduce_heads(const Scores& scores, int groups, GroupReduce reduce) {
-  return clocks_batch_->whole(Stage::scores,
-                              [&] { return cpu::reduce_heads(*team_batch_, as<CpuScores>(scores), groups, reduce); });
+  return clocks_batch_->whole(Stage::scores, [&] {
+    return cpu::reduce_heads(*team_batch_, as<CpuScores>(scores), groups, reduce, huge_pages_);
+  });
 }
 std::unique_ptr<Selection> CpuBackend::top_k(const Scores& scores, std::int64_t n, const std::vector<std::int64_t>& k,
                                              std::int64_t first, std::int64_t last) {

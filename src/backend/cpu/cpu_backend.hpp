@@ -16,6 +16,7 @@
 #include "core/stage_clock.hpp"
 #include "runtime/parallel.hpp"
 #include "runtime/placement.hpp"
+#include "runtime/shared_work.hpp"
 #include "runtime/topology.hpp"
 
 namespace fastkv::cpu {
@@ -68,15 +69,16 @@ class CpuBackend final : public Backend {
   struct OwnSpace {
     WideSpace wide;
     AttentionTile attention;
-    Array<float> row;  ///< [D]
+    Array<float> attended;  ///< [rows of an attention item][its heads · d]
+    Array<float> row;       ///< [D]
   };
   /// Work space of a batch of at most `rows` rows.
   struct Space {
     std::int64_t rows = 0;
     std::size_t panel_bytes = 0, out_floats = 0;  ///< of each thread's WideSpace
-    RowTile input;                                ///< [rows, max(D, H·d)]: what a layer's matrices take
-    RowTile hidden;                               ///< [rows, F]: silu(gate) ∘ up
-    Array<float> q, attended;                     ///< [rows, H·d]
+    RowTile input;                                ///< [rows, D]: norm(x)
+    RowTile hidden;                               ///< [rows, max(H·d, F)]: what attention gives; silu(gate) ∘ up
+    Array<float> q;                               ///< [rows, H·d]
     std::vector<std::unique_ptr<OwnSpace>> own;   ///< [threads]
   };
 
@@ -86,8 +88,10 @@ class CpuBackend final : public Backend {
   Space space_for(std::int64_t rows) const;  ///< sizes only
   std::size_t space_bytes(std::int64_t rows) const;
   void make_space(std::int64_t rows);
+  /// Memory for K and V of a layer whose rows are x: what the layer before had, if it had as many.
+  LayerKv take_layer_kv(const CpuHidden& x, bool keys_only) const;
   /// Inside ThreadTeam::run: the space's input = norm(x [m, D]); no barrier.
-  void normalise(int thread, WorkQueue& queue, const float* x, std::int64_t m, const std::vector<float>& weight);
+  void normalise(int thread, SharedWork& work, const float* x, std::int64_t m, const std::vector<float>& weight);
   /// state.score_q = rotated queries of the last `rows` rows.
   void score_queries(const LayerWeights& layer, const CpuHidden& x, CpuLayerState& state, std::int64_t rows);
   void finish_narrow(const LayerWeights& layer, CpuHidden& x, const CpuLayerState& state,

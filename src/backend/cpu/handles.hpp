@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "backend/backend.hpp"
@@ -9,18 +11,30 @@
 
 namespace fastkv::cpu {
 
-struct CpuHidden final : Hidden {
-  Array<float> x;        ///< [n, D]
-  Array<float> cos_sin;  ///< [n][d/2][2] of each row's position
-};
-
-struct CpuLayerState final : LayerState {
-  Array<float> k, v;     ///< [K][n][d], k rotated
-  Array<float> score_q;  ///< [score_rows][H·d], rotated queries of the last rows
-  std::int64_t score_rows = 0;
+/// Memory of a layer's K and V.
+struct LayerKv {
+  std::int64_t n = 0;
+  Array<float> k, v;  ///< [K][n][d], k rotated
   /// Compute layout of K and V, float32 or bfloat16 elements: per key/value head and block of 128 keys
   /// [8 panels][d][16] (keys) and [ceil(d/16)][128][16] (values); bfloat16: simd/kernels.hpp.
   Buffer key_panels, value_panels;
+};
+
+struct CpuHidden final : Hidden {
+  Array<float> x;        ///< [n, D]
+  Array<float> cos_sin;  ///< [n][d/2][2] of each row's position
+  /// What the last layer's K and V lay in, for the next layer of as many rows: fresh pages cost more than their
+  /// contents.
+  std::shared_ptr<LayerKv> spare = std::make_shared<LayerKv>();
+};
+
+struct CpuLayerState final : LayerState {
+  CpuLayerState(LayerKv memory, std::shared_ptr<LayerKv> to) : kv(std::move(memory)), home(std::move(to)) { n = kv.n; }
+  ~CpuLayerState() override { *home = std::move(kv); }
+  LayerKv kv;
+  std::shared_ptr<LayerKv> home;  ///< where `kv` goes afterwards
+  Array<float> score_q;           ///< [score_rows][H·d], rotated queries of the last rows
+  std::int64_t score_rows = 0;
 };
 
 struct CpuScores final : Scores {

@@ -104,8 +104,8 @@ std::unique_ptr<CpuLayerCache> store(const simd::KernelTable& kernels, ThreadTea
       const std::int64_t base = std::int64_t(h / sharing) * state.n, count = std::int64_t(rows.size());
       for (std::int64_t i = std::max<std::int64_t>(mine.begin - first, 0); i < std::min(mine.end - first, count); ++i) {
         const std::int64_t from = (base + rows[std::size_t(i)]) * d;
-        kernels.encode_row(cache->k_type(), state.k.data() + from, d, cache->key(h, i));
-        kernels.encode_row(cache->v_type(), state.v.data() + from, d, cache->value(h, i));
+        kernels.encode_row(cache->k_type(), state.kv.k.data() + from, d, cache->key(h, i));
+        kernels.encode_row(cache->v_type(), state.kv.v.data() + from, d, cache->value(h, i));
       }
       first += count;
     }

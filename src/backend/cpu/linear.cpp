@@ -115,17 +115,19 @@ std::size_t RowTile::bytes(const Arithmetic& arithmetic, LinearUse use, std::int
   return total;
 }
 
-RowTile::RowTile(const Arithmetic& arithmetic, LinearUse use, std::int64_t rows, std::int64_t max_k)
+RowTile::RowTile(const Arithmetic& arithmetic, LinearUse use, std::int64_t rows, std::int64_t max_k,
+                 HugePages huge_pages)
     : arithmetic_(&arithmetic), use_(use) {
   const std::size_t n = std::size_t(rows) * std::size_t(rotated(max_k));
-  if (use == LinearUse::decode || arithmetic.compute == Compute::f32) x_ = Array<float>(n, "activation rows");
+  if (use == LinearUse::decode || arithmetic.compute == Compute::f32)
+    x_ = Array<float>(n, "activation rows", huge_pages);
   if (arithmetic.compute == Compute::int8) {
-    q_ = Array<std::int8_t>(n, "activation rows");
-    scale_ = Array<float>(n / kGroup, "activation rows");
-    sum_ = Array<std::int32_t>(n / 16, "activation rows");
+    q_ = Array<std::int8_t>(n, "activation rows", huge_pages);
+    scale_ = Array<float>(n / kGroup, "activation rows", huge_pages);
+    sum_ = Array<std::int32_t>(n / 16, "activation rows", huge_pages);
   }
   if (arithmetic.compute == Compute::bf16)
-    bf16_ = Array<std::uint16_t>(std::size_t(rows) * std::size_t(row_stride(max_k)), "activation rows");
+    bf16_ = Array<std::uint16_t>(std::size_t(rows) * std::size_t(row_stride(max_k)), "activation rows", huge_pages);
 }
 
 void RowTile::begin(std::int64_t m, std::int64_t k) {

@@ -57,13 +57,20 @@ class ComputePanels {
 /// Whose arithmetic: prefill's, or decode's, which takes the weights from their packed form, read once.
 enum class LinearUse { prefill, decode };
 
+/// silu(gate) ∘ up for a RowTile of `use`: as exact as what the tile makes of it.
+inline auto silu_mul(const Arithmetic& arithmetic, LinearUse use) {
+  const simd::KernelTable& kt = *arithmetic.kernels;
+  return use == LinearUse::prefill && arithmetic.compute != Compute::f32 ? kt.silu_mul_narrow : kt.silu_mul;
+}
+
 /// Activation rows [rows, K] in the arithmetic's form, prepared once and multiplied with several matrices. Different
 /// rows may be prepared by different threads; a row's columns too, in pieces that begin at multiples of 128.
 class RowTile {
  public:
   RowTile() = default;
   /// Room for `rows` rows of `max_k` inputs; for decode as float32 too.
-  RowTile(const Arithmetic& arithmetic, LinearUse use, std::int64_t rows, std::int64_t max_k);
+  RowTile(const Arithmetic& arithmetic, LinearUse use, std::int64_t rows, std::int64_t max_k,
+          HugePages huge_pages = HugePages::automatic);
   static std::size_t bytes(const Arithmetic& arithmetic, LinearUse use, std::int64_t rows, std::int64_t max_k);
 
   /// What follows concerns m rows of k inputs.

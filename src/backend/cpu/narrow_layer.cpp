@@ -164,6 +164,7 @@ void NarrowLayer::output_and_mlp(int thread, const LayerWeights& layer) {
 
   normalise(thread, layer.ffn_norm);
   // act[16p ..] = silu(gate) ∘ up, the same panels of both matrices
+  const auto silu = silu_mul(arithmetic_, use_);
   const PackedTensor &gate = layer.gate.w, &up = layer.up.w;
   const std::int64_t f = config_.n_ff, each = panels_per_run(gate.panels(), 2 * gate.panel_bytes());
   float *g = own_[std::size_t(thread)]->y.data(), *u = g + 2 * kMaxRun * rows_ * kLanes;
@@ -177,7 +178,7 @@ void NarrowLayer::output_and_mlp(int thread, const LayerWeights& layer) {
         float *gates = g + i * at.row + place * at.place, *ups = u + i * at.row + place * at.place;
         if (!layer.gate.bias.empty()) arithmetic_.kernels->add(gates, layer.gate.bias.data() + p * kLanes, lanes);
         if (!layer.up.bias.empty()) arithmetic_.kernels->add(ups, layer.up.bias.data() + p * kLanes, lanes);
-        arithmetic_.kernels->silu_mul(gates, ups, lanes, act_.data() + i * f + p * kLanes);
+        silu(gates, ups, lanes, act_.data() + i * f + p * kLanes);
       });
   });
 

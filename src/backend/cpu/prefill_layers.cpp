@@ -1,6 +1,7 @@
 // The two halves of a layer in prefill: K and V of all rows; then, a run of rows at a time, everything else.
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "backend/cpu/cpu_backend.hpp"
 #include "backend/cpu/wide_linear.hpp"
@@ -14,12 +15,23 @@ constexpr std::int64_t kNarrowRows = 4;       // up to so many rows, each thread
 constexpr std::int64_t kNormRows = 32;        // rows of an item where rows are handled one by one
 constexpr std::int64_t kAttentionRows = 128;  // most query rows of an attention item
 constexpr std::int64_t kFewScoring = 64;      // up to so many scoring queries are computed by themselves
+constexpr std::int64_t kColumnUnit = 128;     // a piece of a RowTile's row begins at a multiple
 
 double flops(const PackedTensor& w, std::int64_t rows) {
   return 2.0 * double(rows) * double(w.rows()) * double(w.cols());
 }
 
 std::int64_t widest(const ModelConfig& c) { return std::max({c.n_embd, c.q_dim(), c.n_ff}); }
+/// Inputs of the second tile: what attention gives, then silu(gate) ∘ up.
+std::int64_t widest_hidden(const ModelConfig& c) { return std::max(c.q_dim(), c.n_ff); }
+
+/// Key/value heads of an attention item: their output is a piece of a RowTile's row.
+int heads_together(const AttentionShape& s) {
+  return int(std::min<std::int64_t>(s.heads_kv, kColumnUnit / std::gcd(kColumnUnit, std::int64_t(s.group()) * s.d)));
+}
+std::int64_t attended_floats(const AttentionShape& s, std::int64_t rows) {
+  return rows * heads_together(s) * s.group() * s.d;
+}
 
 /// Rotates columns [first, first + n) of a row of heads of d, x pointing at column `first`; cos_sin as rope's.
 void rotate(const simd::KernelTable& kt, float* x, const float* cos_sin, std::int64_t first, std::int64_t n, int d) {
@@ -67,10 +79,11 @@ std::size_t CpuBackend::space_bytes(std::int64_t rows) const {
   const Space space = space_for(rows);
   const std::size_t own = space.panel_bytes + space.out_floats * sizeof(float) +
                           std::size_t(simd::kLanes * round_up(widest(c), simd::kGroup)) * sizeof(float) +
-                          AttentionTile::bytes(shape_, attention_rows(rows)) + std::size_t(c.n_embd) * sizeof(float);
-  return RowTile::bytes(arithmetic_, LinearUse::prefill, rows, std::max(c.n_embd, c.q_dim())) +
-         RowTile::bytes(arithmetic_, LinearUse::prefill, rows, c.n_ff) +
-         std::size_t(2 * rows * c.q_dim()) * sizeof(float) + std::size_t(team_batch_->size()) * own;
+                          AttentionTile::bytes(shape_, attention_rows(rows)) +
+                          std::size_t(attended_floats(shape_, attention_rows(rows)) + c.n_embd) * sizeof(float);
+  return RowTile::bytes(arithmetic_, LinearUse::prefill, rows, c.n_embd) +
+         RowTile::bytes(arithmetic_, LinearUse::prefill, rows, widest_hidden(c)) +
+         std::size_t(rows * c.q_dim()) * sizeof(float) + std::size_t(team_batch_->size()) * own;
 }
 
 void CpuBackend::make_space(std::int64_t rows) {
@@ -78,10 +91,9 @@ void CpuBackend::make_space(std::int64_t rows) {
   const ModelConfig& c = config_;
   space_.reset();
   space_ = std::make_unique<Space>(space_for(rows));
-  space_->input = RowTile(arithmetic_, LinearUse::prefill, rows, std::max(c.n_embd, c.q_dim()));
-  space_->hidden = RowTile(arithmetic_, LinearUse::prefill, rows, c.n_ff);
+  space_->input = RowTile(arithmetic_, LinearUse::prefill, rows, c.n_embd, huge_pages_);
+  space_->hidden = RowTile(arithmetic_, LinearUse::prefill, rows, widest_hidden(c), huge_pages_);
   space_->q = Array<float>(std::size_t(rows * c.q_dim()), "queries", huge_pages_);
-  space_->attended = Array<float>(std::size_t(rows * c.q_dim()), "attention output", huge_pages_);
   space_->own.resize(std::size_t(team_batch_->size()));
   team_batch_->run([&](int thread) {  // each thread touches its own first
     space_->own[std::size_t(thread)] = std::make_unique<OwnSpace>(
@@ -89,35 +101,44 @@ void CpuBackend::make_space(std::int64_t rows) {
                   Array<float>(space_->out_floats, "sums", huge_pages_),
                   Array<float>(std::size_t(simd::kLanes * round_up(widest(c), simd::kGroup)), "weight panel")},
                  AttentionTile(arithmetic_, shape_, attention_rows(rows)),
+                 Array<float>(std::size_t(attended_floats(shape_, attention_rows(rows))), "attention output"),
                  Array<float>(std::size_t(c.n_embd), "row")});
   });
 }
 
-void CpuBackend::normalise(int thread, WorkQueue& queue, const float* x, std::int64_t m,
+void CpuBackend::normalise(int thread, SharedWork& work, const float* x, std::int64_t m,
                            const std::vector<float>& weight) {
   float* row = space_->own[std::size_t(thread)]->row.data();
   const std::int64_t width = config_.n_embd;
-  for (std::int64_t item; (item = queue.next()) >= 0;)
+  for (std::int64_t item; (item = work.next(thread, ceil_div(m, kNormRows))) >= 0;)
     for (std::int64_t i = item * kNormRows; i < std::min(m, (item + 1) * kNormRows); ++i) {
       arithmetic_.kernels->rms_norm(x + i * width, weight.data(), width, config_.rms_eps, row);
       space_->input.prepare(i, 0, width, row);
     }
 }
 
+LayerKv CpuBackend::take_layer_kv(const CpuHidden& x, bool keys_only) const {
+  LayerKv kv = std::exchange(*x.spare, {});
+  const std::int64_t n = x.n();
+  if (kv.n == n && (keys_only || kv.value_panels)) return kv;
+  kv = {};  // before the next is allocated
+  kv.n = n;
+  const std::size_t floats = std::size_t(n * config_.kv_dim());
+  kv.k = Array<float>(floats, "keys of a layer", huge_pages_);
+  if (keys_only) return kv;
+  kv.v = Array<float>(floats, "values of a layer", huge_pages_);
+  kv.key_panels = Buffer(key_panel_bytes(arithmetic_, shape_, n), "key panels", huge_pages_);
+  kv.value_panels = Buffer(value_panel_bytes(arithmetic_, shape_, n), "value panels", huge_pages_);
+  return kv;
+}
+
 std::unique_ptr<LayerState> CpuBackend::begin_layer(int layer, const Hidden& hidden, const ScoreNeeds& needs,
                                                     RunControl& control) {
   const auto& x = static_cast<const CpuHidden&>(hidden);
   const LayerWeights& weights = weights_.layers[std::size_t(layer)];
-  const std::int64_t n = x.n(), most = batch_rows(n), width = config_.n_embd, kv = config_.kv_dim(), d = shape_.d;
+  const std::int64_t n = x.n(), most = batch_rows(n), width = config_.n_embd, d = shape_.d;
   const simd::KernelTable& kt = *arithmetic_.kernels;
-  auto state = std::make_unique<CpuLayerState>();
-  state->n = n;
-  state->k = Array<float>(std::size_t(n * kv), "keys of a layer", huge_pages_);
-  if (!needs.keys_only) {
-    state->v = Array<float>(std::size_t(n * kv), "values of a layer", huge_pages_);
-    state->key_panels = Buffer(key_panel_bytes(arithmetic_, shape_, n), "key panels", huge_pages_);
-    state->value_panels = Buffer(value_panel_bytes(arithmetic_, shape_, n), "value panels", huge_pages_);
-  }
+  auto state = std::make_unique<CpuLayerState>(take_layer_kv(x, needs.keys_only), x.spare);
   const std::int64_t first_scoring = n - std::min(needs.rows, n), q_dim = config_.q_dim();
   const bool many_score = n - first_scoring > kFewScoring;
   if (many_score) {
@@ -133,20 +154,21 @@ std::unique_ptr<LayerState> CpuBackend::begin_layer(int layer, const Hidden& hid
     const WideLinear query(arithmetic_, {&weights.q}, m, team_batch_->size());
     const std::int64_t kv_items = key.items() + (needs.keys_only ? 0 : value.items());
     const bool scores = many_score && begin + m > first_scoring;
-    WorkQueue norm_queue(ceil_div(m, kNormRows)), queue(kv_items + (scores ? query.items() : 0));
+    const std::int64_t items = kv_items + (scores ? query.items() : 0);
+    SharedWork norm_work(*team_batch_), work(*team_batch_);
     space_->input.begin(m, width);
     team_batch_->run([&](int thread) {
       const OwnSpace& own = *space_->own[std::size_t(thread)];
       StageWatch& watch = (*clocks_batch_)[thread];
       watch.start();
-      normalise(thread, norm_queue, x.x.data() + begin * width, m, weights.attn_norm);
+      normalise(thread, norm_work, x.x.data() + begin * width, m, weights.attn_norm);
       watch.lap(Stage::rest);
       team_batch_->barrier();
       watch.start();
       // k = rope(h · Wkᵀ), v = h · Wvᵀ, head by head into [K][n][d]
-      for (std::int64_t item; (item = queue.next()) >= 0 && !control.stopping();) {
+      for (std::int64_t item; (item = work.next(thread, items)) >= 0 && !control.stopping();) {
         const bool is_key = item < key.items();
-        float* to = is_key ? state->k.data() : state->v.data();
+        float* to = is_key ? state->kv.k.data() : state->kv.v.data();
         const auto spread = [&](std::int64_t row, std::int64_t rows, std::int64_t first, std::int64_t count, float* y,
                                 std::int64_t ldy) {
           for (std::int64_t i = 0; i < rows; ++i, y += ldy) {
@@ -179,11 +201,12 @@ std::unique_ptr<LayerState> CpuBackend::begin_layer(int layer, const Hidden& hid
     });
     control.throw_if_stopped();
   }
-  WorkQueue block_queue(needs.keys_only ? 0 : shape_.heads_kv * key_blocks(n));
+  SharedWork block_work(*team_batch_);
+  const std::int64_t blocks = needs.keys_only ? 0 : shape_.heads_kv * key_blocks(n);
   team_batch_->run([&](int thread) {
     StageWatch& watch = (*clocks_batch_)[thread];
     watch.start();
-    for (std::int64_t item; (item = block_queue.next()) >= 0 && !control.stopping();)
+    for (std::int64_t item; (item = block_work.next(thread, blocks)) >= 0 && !control.stopping();)
       pack_key_block(arithmetic_, shape_, *state, int(item / key_blocks(n)), item % key_blocks(n));
     watch.lap(Stage::attention);
   });
@@ -235,15 +258,17 @@ void CpuBackend::finish_narrow(const LayerWeights& weights, CpuHidden& x, const 
   std::memcpy(narrow.x(), x.x.data(), std::size_t(m * width) * sizeof(float));
   std::vector<std::int32_t> limits;
   for (std::int32_t row : rows) limits.push_back(row + 1);
-  WorkQueue heads(shape_.heads_kv);
+  SharedWork heads(*team_batch_);
   team_batch_->run([&](int thread) {
     narrow.project(thread, weights, false);
     StageWatch& watch = (*clocks_batch_)[thread];
-    for (std::int64_t h; (h = heads.next()) >= 0 && !control.stopping();) {
+    for (std::int64_t h; (h = heads.next(thread, shape_.heads_kv)) >= 0 && !control.stopping();) {
       for (std::int64_t i = 0; i < m; ++i)
         arithmetic_.kernels->rope(narrow.q() + i * q_dim + h * shape_.group() * shape_.d,
                                   x.cos_sin.data() + i * shape_.d, shape_.group(), shape_.d);
-      space_->own[std::size_t(thread)]->attention.run(state, int(h), narrow.q(), limits.data(), m, narrow.attention());
+      const std::int64_t at = h * shape_.group() * shape_.d;
+      space_->own[std::size_t(thread)]->attention.run(state, int(h), {narrow.q() + at, q_dim}, limits.data(), m,
+                                                      {narrow.attention() + at, q_dim});
     }
     watch.lap(Stage::attention);
     team_batch_->barrier();
@@ -287,11 +312,13 @@ void CpuBackend::finish_rows(const LayerWeights& weights, CpuHidden& x, std::int
   const WideLinear query(arithmetic_, {&weights.q}, m, threads), output(arithmetic_, {&weights.o}, m, threads);
   const WideLinear gate_up(arithmetic_, {&weights.gate, &weights.up}, m, threads);
   const WideLinear down(arithmetic_, {&weights.down}, m, threads);
+  const auto silu = silu_mul(arithmetic_, LinearUse::prefill);
   const std::int64_t up_at = gate_up.shape().panels * simd::kLanes;
-  const std::int64_t norms = ceil_div(m, kNormRows);
-  WorkQueue norm_queue(norms), query_queue(query.items()), attention_queue(tiles * shape_.heads_kv),
-      attended_queue(norms), output_queue(output.items()), ffn_norm_queue(norms), gate_up_queue(gate_up.items()),
-      down_queue(down.items());
+  const int together = heads_together(shape_);
+  const std::int64_t head_items = ceil_div(shape_.heads_kv, together);
+  const ThreadTeam& team = *team_batch_;
+  SharedWork norm_work(team), query_work(team), attention_work(team), output_work(team), ffn_norm_work(team),
+      gate_up_work(team), down_work(team);
 
   team_batch_->run([&](int thread) {
     OwnSpace& own = *space_->own[std::size_t(thread)];
@@ -300,8 +327,8 @@ void CpuBackend::finish_rows(const LayerWeights& weights, CpuHidden& x, std::int
       team_batch_->barrier();
       watch.start();
     };
-    const auto multiply = [&](const WideLinear& linear, WorkQueue& queue, const RowTile& from, const auto& epilogue) {
-      for (std::int64_t item; (item = queue.next()) >= 0 && !control.stopping();)
+    const auto multiply = [&](const WideLinear& linear, SharedWork& work, const RowTile& from, const auto& epilogue) {
+      for (std::int64_t item; (item = work.next(thread, linear.items())) >= 0 && !control.stopping();)
         linear.run(item, from, own.wide, control, thread == 0, watch, epilogue);
       wait();
     };
@@ -309,22 +336,18 @@ void CpuBackend::finish_rows(const LayerWeights& weights, CpuHidden& x, std::int
                                      const float* y, std::int64_t ldy) {
       for (std::int64_t i = 0; i < count; ++i) kt.add(residual + (row + i) * width + first, y + i * ldy, n);
     };
-    // A RowTile is shared: one thread says what it holds next while the others wait.
-    const auto begin_input = [&](std::int64_t k) {
-      if (thread == 0) input.begin(m, k);
-      wait();
-    };
-
-    const auto norm_of_residual = [&](WorkQueue& queue, const std::vector<float>& weight) {
-      begin_input(width);
-      normalise(thread, queue, residual, m, weight);
+    const auto norm_of_residual = [&](SharedWork& work, const std::vector<float>& weight) {
+      normalise(thread, work, residual, m, weight);
       watch.lap(Stage::rest);
       wait();
     };
 
+    // A RowTile is shared: one thread says what it holds next while the others wait.
+    if (thread == 0) input.begin(m, width), hidden.begin(m, q_dim);
+    wait();
     // q = rope(norm(x) · Wqᵀ), rows of H·d
-    norm_of_residual(norm_queue, weights.attn_norm);
-    multiply(query, query_queue, input,
+    norm_of_residual(norm_work, weights.attn_norm);
+    multiply(query, query_work, input,
              [&](std::int64_t row, std::int64_t count, std::int64_t first, std::int64_t n, float* y, std::int64_t ldy) {
                for (std::int64_t i = 0; i < count; ++i, y += ldy) {
                  rotate(kt, y, x.cos_sin.data() + (begin + row + i) * d, first, n, shape_.d);
@@ -332,36 +355,35 @@ void CpuBackend::finish_rows(const LayerWeights& weights, CpuHidden& x, std::int
                }
              });
     // The last tiles see the most keys: taking them first keeps the threads busy to the end.
-    for (std::int64_t item; (item = attention_queue.next()) >= 0 && !control.stopping();) {
-      const std::int64_t row = (tiles - 1 - item / shape_.heads_kv) * tile, count = std::min(tile, m - row);
-      own.attention.run(state, int(item % shape_.heads_kv), space_->q.data() + row * q_dim, limits + row, count,
-                        space_->attended.data() + row * q_dim);
+    for (std::int64_t item; (item = attention_work.next(thread, tiles * head_items)) >= 0 && !control.stopping();) {
+      const std::int64_t row = (tiles - 1 - item / head_items) * tile, count = std::min(tile, m - row);
+      const int first = int(item % head_items) * together, heads = std::min(together, shape_.heads_kv - first);
+      const std::int64_t each = shape_.group() * d, columns = heads * each;
+      for (int h = 0; h < heads; ++h)
+        own.attention.run(state, first + h, {space_->q.data() + row * q_dim + (first + h) * each, q_dim}, limits + row,
+                          count, {own.attended.data() + h * each, columns});
+      for (std::int64_t i = 0; i < count; ++i)
+        hidden.prepare(row + i, first * each, columns, own.attended.data() + i * columns);
       double keys = 0;
       for (std::int64_t i = 0; i < count; ++i) keys += limits[row + i];
-      control.add_work(4.0 * double(q_dim) / double(shape_.heads_kv) * keys);
+      control.add_work(4.0 * double(columns) * keys);
       if (thread == 0) control.poll();
     }
     watch.lap(Stage::attention);
     wait();
     // x += attended · Woᵀ
-    begin_input(q_dim);
-    for (std::int64_t item; (item = attended_queue.next()) >= 0;)
-      for (std::int64_t i = item * kNormRows; i < std::min(m, (item + 1) * kNormRows); ++i)
-        input.prepare(i, 0, q_dim, space_->attended.data() + i * q_dim);
-    watch.lap(Stage::rest);
-    wait();
-    multiply(output, output_queue, input, add_to_residual);
+    multiply(output, output_work, hidden, add_to_residual);
     // x += (silu(h · Wgᵀ) ∘ (h · Wuᵀ)) · Wdᵀ, h = norm(x)
     if (thread == 0) hidden.begin(m, config_.n_ff);
-    norm_of_residual(ffn_norm_queue, weights.ffn_norm);
-    multiply(gate_up, gate_up_queue, input,
+    norm_of_residual(ffn_norm_work, weights.ffn_norm);
+    multiply(gate_up, gate_up_work, input,
              [&](std::int64_t row, std::int64_t count, std::int64_t first, std::int64_t n, float* y, std::int64_t ldy) {
                for (std::int64_t i = 0; i < count; ++i, y += ldy) {
-                 kt.silu_mul(y, y + up_at, n, y);
+                 silu(y, y + up_at, n, y);
                  hidden.prepare(row + i, first, n, y);
                }
              });
-    multiply(down, down_queue, hidden, add_to_residual);
+    multiply(down, down_work, hidden, add_to_residual);
   });
 }
 

@@ -16,11 +16,11 @@ namespace {
 constexpr std::int64_t kChunk = 1024;  // keys a thread takes at a time
 constexpr std::int64_t kKeys = 64;     // of which so many are multiplied together
 
-std::unique_ptr<CpuScores> make_scores(int heads, std::int64_t n) {
+std::unique_ptr<CpuScores> make_scores(int heads, std::int64_t n, HugePages huge_pages) {
   auto scores = std::make_unique<CpuScores>();
   scores->heads = heads;
   scores->n = n;
-  scores->s = Array<float>(std::size_t(heads) * std::size_t(n), "scores");
+  scores->s = Array<float>(std::size_t(heads) * std::size_t(n), "scores", huge_pages);
   return scores;
 }
 
@@ -47,17 +47,18 @@ void few_row_scores(const ScoreContext& context, const CpuLayerState& state, con
   const std::size_t bytes = std::size_t(all_rows * n16 + 2 * stats + context.team.size() * own_floats) * sizeof(float);
   if (context.work.bytes() < bytes) {
     context.work = Buffer();
-    context.work = Buffer(bytes, "window scores");
+    context.work = Buffer(bytes, "window scores", context.huge_pages);
   }
   float* const z = context.work.as<float>();  // [H][w][n16]
   // of each row's chunks: the maximum and the sum of exponentials below it, then the factor of the whole row's softmax
   float *const maxima = z + all_rows * n16, *const sums = maxima + stats, *const own = sums + stats;
-  WorkQueue dots(context.shape.heads_kv * chunks), rows(heads * window), columns(heads * chunks);
+  SharedWork dots(context.team), rows(context.team), columns(context.team);
   context.team.run([&](int thread) {
     // e[h, a, j] = exp(scale · q_a · k_j − maximum of the chunk)
     float *panels = own + thread * own_floats, *q = panels + kKeys * d;  // [4][d][16], [G·w][d]
     const std::int64_t score_ld = std::int64_t(heads) * d, first_row = state.score_rows - window;
-    for (std::int64_t item; (item = dots.next()) >= 0 && !context.control.stopping();) {
+    for (std::int64_t item;
+         (item = dots.next(thread, context.shape.heads_kv * chunks)) >= 0 && !context.control.stopping();) {
       const std::int64_t head = item / chunks, chunk = item % chunks, begin = chunk * kChunk;
       const std::int64_t end = std::min(n, begin + kChunk), row0 = head * head_rows;
       for (std::int64_t r = 0; r < head_rows; ++r)
@@ -67,7 +68,7 @@ void few_row_scores(const ScoreContext& context, const CpuLayerState& state, con
         const std::int64_t count = ceil_div(std::min<std::int64_t>(kKeys, end - j), simd::kLanes);
         for (std::int64_t p = 0; p < count; ++p) {
           const std::int64_t key = j + p * simd::kLanes;
-          kt.pack_keys_f32(state.k.data() + (head * n + key) * d, d,
+          kt.pack_keys_f32(state.kv.k.data() + (head * n + key) * d, d,
                            int(std::min<std::int64_t>(simd::kLanes, end - key)), d, panels + p * simd::kLanes * d);
         }
         kt.gemm_f32(head_rows, d, q, d, panels, count, z + row0 * n16 + j, n16, false);
@@ -82,7 +83,7 @@ void few_row_scores(const ScoreContext& context, const CpuLayerState& state, con
       }
     }
     context.team.barrier();
-    for (std::int64_t r; (r = rows.next()) >= 0 && !context.control.stopping();) {
+    for (std::int64_t r; (r = rows.next(thread, heads * window)) >= 0 && !context.control.stopping();) {
       float *max = maxima + r * chunks, *sum = sums + r * chunks;
       const float top = *std::max_element(max, max + chunks);
       float total = 0;
@@ -91,7 +92,7 @@ void few_row_scores(const ScoreContext& context, const CpuLayerState& state, con
     }
     context.team.barrier();
     // S[h, j] = Σ_a λ_a A[h, a, j]
-    for (std::int64_t item; (item = columns.next()) >= 0 && !context.control.stopping();) {
+    for (std::int64_t item; (item = columns.next(thread, heads * chunks)) >= 0 && !context.control.stopping();) {
       const std::int64_t h = item / chunks, chunk = item % chunks, begin = chunk * kChunk;
       const std::int64_t end = std::min(scores.n, begin + kChunk);
       for (std::int64_t r = h * window; r < (h + 1) * window && begin < end; ++r)
@@ -116,7 +117,7 @@ std::unique_ptr<CpuScores> column_scores(const ScoreContext& context, const CpuL
                                          const ColumnScores& wanted) {
   check(wanted.rows >= 1 && wanted.rows <= state.score_rows && wanted.drop <= state.n, ErrorCode::internal,
         "column_scores: ", wanted.rows, " rows asked, ", state.score_rows, " kept");
-  auto scores = make_scores(context.shape.heads, state.n - wanted.drop);
+  auto scores = make_scores(context.shape.heads, state.n - wanted.drop, context.huge_pages);
   if (wanted.rows > kFewRows)
     column_sums(context, state, wanted, *scores);
   else
@@ -130,25 +131,28 @@ std::unique_ptr<CpuScores> last_row_logits(const ScoreContext& context, const Cp
   const int group = context.shape.group(), d = context.shape.d;
   const std::int64_t n = state.n, chunks = ceil_div(n, kChunk);
   check(state.score_rows >= 1, ErrorCode::internal, "last_row_logits: no query row kept");
-  auto scores = make_scores(context.shape.heads, n);
+  auto scores = make_scores(context.shape.heads, n, context.huge_pages);
   const float* q = state.score_q.data() + (state.score_rows - 1) * context.shape.heads * d;
-  WorkQueue items(context.shape.heads_kv * chunks);
-  context.team.run([&](int) {
-    for (std::int64_t item; (item = items.next()) >= 0 && !context.control.stopping();) {
+  SharedWork items(context.team);
+  context.team.run([&](int thread) {
+    for (std::int64_t item;
+         (item = items.next(thread, context.shape.heads_kv * chunks)) >= 0 && !context.control.stopping();) {
       const std::int64_t head = item / chunks, begin = item % chunks * kChunk, count = std::min(kChunk, n - begin);
-      kt.attend_keys(simd::RowType::f32, q + head * group * d, group, state.k.data() + (head * n + begin) * d,
+      kt.attend_keys(simd::RowType::f32, q + head * group * d, group, state.kv.k.data() + (head * n + begin) * d,
                      std::size_t(d) * sizeof(float), count, d, 1.0f, scores->row(int(head) * group) + begin, n);
     }
   });
   context.control.throw_if_stopped();
   return scores;
 }
-std::unique_ptr<CpuScores> pool(ThreadTeam& team, const CpuScores& scores, Pooling pooling, const PoolWidth& width) {
-  auto out = make_scores(scores.heads, scores.n);
+
+std::unique_ptr<CpuScores> pool(ThreadTeam& team, const CpuScores& scores, Pooling pooling, const PoolWidth& width,
+                                HugePages huge_pages) {
+  auto out = make_scores(scores.heads, scores.n, huge_pages);
   const std::int64_t n = scores.n;
-  WorkQueue heads(scores.heads);
-  team.run([&](int) {
-    for (std::int64_t h; (h = heads.next()) >= 0;) {
+  SharedWork heads(team);
+  team.run([&](int thread) {
+    for (std::int64_t h; (h = heads.next(thread, scores.heads)) >= 0;) {
       const float* s = scores.row(int(h));
       float* p = out->row(int(h));
       std::copy(s, s + n, p);
@@ -166,13 +170,14 @@ std::unique_ptr<CpuScores> pool(ThreadTeam& team, const CpuScores& scores, Pooli
   return out;
 }
 
-std::unique_ptr<CpuScores> reduce_heads(ThreadTeam& team, const CpuScores& scores, int groups, GroupReduce reduce) {
-  auto out = make_scores(groups, scores.n);
+std::unique_ptr<CpuScores> reduce_heads(ThreadTeam& team, const CpuScores& scores, int groups, GroupReduce reduce,
+                                        HugePages huge_pages) {
+  auto out = make_scores(groups, scores.n, huge_pages);
   const std::int64_t n = scores.n, chunks = ceil_div(n, kChunk);
   const int size = scores.heads / groups;
-  WorkQueue items(groups * chunks);
-  team.run([&](int) {
-    for (std::int64_t item; (item = items.next()) >= 0;) {
+  SharedWork items(team);
+  team.run([&](int thread) {
+    for (std::int64_t item; (item = items.next(thread, groups * chunks)) >= 0;) {
       const int g = int(item / chunks);
       const std::int64_t begin = item % chunks * kChunk, end = std::min(n, begin + kChunk);
       float* to = out->row(g);
@@ -198,10 +203,10 @@ std::unique_ptr<CpuSelection> top_k(ThreadTeam& team, const CpuScores& scores, s
   auto out = std::make_unique<CpuSelection>();
   out->heads = scores.heads;
   out->rows.resize(std::size_t(scores.heads));
-  WorkQueue heads(scores.heads);
-  team.run([&](int) {
+  SharedWork heads(team);
+  team.run([&](int thread) {
     std::vector<std::uint64_t> order(std::size_t(free_end - free_begin));
-    for (std::int64_t h; (h = heads.next()) >= 0;) {
+    for (std::int64_t h; (h = heads.next(thread, scores.heads)) >= 0;) {
       const float* s = scores.row(int(h));
       const std::int64_t kept = k[k.size() == 1 ? 0 : std::size_t(h)], wanted = kept - first - last;
       for (std::int64_t j = free_begin; j < free_end; ++j) order[std::size_t(j - free_begin)] = ranked(s[j], j);

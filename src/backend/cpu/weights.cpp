@@ -4,7 +4,6 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <deque>
 
 #include "core/quant_blocks.hpp"
 #include "core/round.hpp"
@@ -28,8 +27,8 @@ class Packer {
     const std::int64_t items = ceil_div(packed.panels(), kPanelsPerItem);
     SharedWork work(team_);
     std::vector<int> packed_in(std::size_t(items), 0);  // the copy
-    std::deque<WorkQueue> missing;                      // of each copy
-    for (int copy = 0; copy < packed.copies(); ++copy) missing.emplace_back(items);
+    std::vector<SharedWork> missing;                    // of each copy
+    for (int copy = 0; copy < packed.copies(); ++copy) missing.emplace_back(team_);
     team_.run([&](int thread) {
       for (std::int64_t item; (item = work.next(thread, items)) >= 0 && !control_.stopping();) {
         packed.pack_panels(source, item * kPanelsPerItem, end_of(packed, item));
@@ -39,7 +38,7 @@ class Packer {
       }
       if (packed.copies() == 1) return;
       team_.barrier();
-      if (!control_.stopping()) mirror(packed, packed_in, missing);
+      if (!control_.stopping()) mirror(thread, packed, packed_in, missing);
     });
     control_.throw_if_stopped();
     if (packed_) packed_(source);
@@ -59,10 +58,11 @@ class Packer {
 
  private:
   /// Copies on the other nodes, each written by the threads of its node.
-  void mirror(PackedTensor& packed, const std::vector<int>& packed_in, std::deque<WorkQueue>& missing) const {
+  void mirror(int thread, PackedTensor& packed, const std::vector<int>& packed_in,
+              std::vector<SharedWork>& missing) const {
     for (int i = 0; i < packed.copies(); ++i) {
       const int to = (current_node() + i) % packed.copies();  // then those of nodes without a thread
-      for (std::int64_t item; (item = missing[std::size_t(to)].next()) >= 0;) {
+      for (std::int64_t item; (item = missing[std::size_t(to)].next(thread, std::int64_t(packed_in.size()))) >= 0;) {
         const int from = packed_in[std::size_t(item)];
         if (from != to) packed.copy_panels(from, to, item * kPanelsPerItem, end_of(packed, item));
       }
@@ -141,10 +141,10 @@ void Linear::keep_panels(const Arithmetic& arithmetic, ThreadTeam& team, HugePag
   std::uint8_t* memory = kept_memory.as<std::uint8_t>();
   for (std::int64_t k0 = 0; k0 < w.k32(); memory += bytes(k0), k0 += chunk)
     kept.emplace_back(arithmetic, w, 0, w.panels(), k0, std::min(chunk, w.k32() - k0), memory);
-  WorkQueue queue(w.panels());
-  team.run([&](int) {
+  SharedWork work(team);
+  team.run([&](int thread) {
     Array<float> scratch(std::size_t(w.k32() * simd::kLanes), "weight panel");
-    for (std::int64_t p; (p = queue.next()) >= 0;)
+    for (std::int64_t p; (p = work.next(thread, w.panels())) >= 0;)
       for (const ComputePanels& panels : kept) panels.unpack(p, scratch.data());
   });
 }
