@@ -72,7 +72,7 @@ TEST_F(Run, TheSummaryHasTheLinesThatScriptsRead) {
   has(fastkv, R"(\nprompt eval time = [ 0-9]{7}\.[0-9]{2} ms /   420 tokens)" + per);
   has(fastkv, R"(\n       eval time = [ 0-9]{7}\.[0-9]{2} ms /     7 runs  )" + per);
   has(fastkv,
-      R"(\n          method = fastkv \(tsp layer 1/5, rate 0\.400 = 168 tokens; retention 0\.200 = 84 per head(; coverage 0\.[0-9]{2})?\)\n)");
+      R"(\n          method = fastkv \(tsp layer 1/5, rate 0\.400 = 168 tokens; retention 0\.200 = 84 per head; coverage [01]\.[0-9]{2}\)\n        coverage = by layer( [01]\.[0-9]{2}){5}\n)");
   has(fastkv,
       R"(\n        KV cache = [0-9.]+ KiB f32 \(full: [0-9.]+ KiB, [0-9.]+x smaller\), peak RSS [0-9.]+ MiB\n)");
   has(fastkv, R"(\n            TTFT = [0-9.]+ ms \(tokenize [0-9.]+, prefill [0-9.]+, sample [0-9.]+\)\n$)");

@@ -127,6 +127,11 @@ std::vector<std::string> summary(const EngineInfo& info, const RunPlan& plan, co
   std::vector<std::string> lines = {timing_line("prompt eval time", stats.prefill_ms, stats.n_prompt, "tokens"),
                                     timing_line("eval time", stats.decode_ms, stats.n_decoded, "runs  "),
                                     "          method = " + method_text(info, plan, stats.coverage)};
+  if (stats.coverage) {
+    std::string layers = "        coverage = by layer";
+    for (const std::optional<double>& layer : stats.layer_coverage) layers += layer ? format(" %.2f", *layer) : " -";
+    lines.push_back(layers);
+  }
   if (stats.coverage && *stats.coverage < kLowCoverage) {
     lines.push_back(
         format("         warning: coverage below %.1f: much of what the last tokens attend to is not kept; ",
