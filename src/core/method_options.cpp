@@ -85,6 +85,8 @@ MethodOptions options_for(MethodName method, MethodOptions options) {
   each_option(options, [&](const char*, std::uint32_t methods, auto& field) {
     if (!(methods & bit(method))) field.reset();
   });
+  // per query head there is no group to join
+  if (kPerHead & bit(method) && options.granularity != Granularity::kv_head) options.group_reduce.reset();
   return options;
 }
 

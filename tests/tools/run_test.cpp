@@ -212,6 +212,15 @@ TEST_F(Run, TheTraceOfGemFilterNamesItsTokens) {
   EXPECT_GT(json["layers"][0]["coverage"], 0.1);
 }
 
+// A preset is for the methods of the list that have what it names: snapkv stores per query head, no group is joined.
+TEST_F(Run, PresetsGoWithEveryMethod) {
+  const Outcome outcome = run({"--tokens", ids_, "-c", "512", "-n", "1", "--compare", "full,fastkv,snapkv", "--preset",
+                               "accurate", "--kernel", "9"});
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  const Outcome alone = run({"--tokens", ids_, "-c", "512", "-n", "1", "--method", "snapkv", "--preset", "accurate"});
+  EXPECT_EQ(alone.status, 0) << alone.err;
+}
+
 TEST_F(Run, SeveralQuestionsSeveralAnswers) {
   const Outcome outcome =
       run({"-p", "Once upon a time", "-q", "Lily went", "-q", "Tom\\nran", "-n", "6", "--temp", "0"});

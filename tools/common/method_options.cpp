@@ -131,6 +131,11 @@ MethodOptions MethodFlags::resolve(const CommandLine& command, const std::vector
       throw UsageError(flag + " has no effect with " + chosen);
     }
   }
+  if (options_.group_reduce && std::none_of(methods.begin(), methods.end(), [&](MethodName method) {
+        return fastkv::options_for(method, options_).group_reduce.has_value();
+      })) {
+    throw UsageError("--group-reduce has no effect without --granularity kv_head");
+  }
   const auto exclude = [&](const char* first, const char* second) {
     if (command.given(first) && command.given(second)) {
       throw UsageError(std::string(first) + " and " + second + " exclude each other");
