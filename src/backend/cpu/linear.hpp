@@ -57,10 +57,11 @@ class ComputePanels {
 /// Whose arithmetic: prefill's, or decode's, which takes the weights from their packed form, read once.
 enum class LinearUse { prefill, decode };
 
-/// silu(gate) ∘ up for a RowTile of `use`: as exact as what the tile makes of it.
+/// silu(gate) ∘ up for a RowTile of `use`: as exact as what the tile makes of it. int8 is finer than bfloat16 for the
+/// largest values of a group: with the narrow one 1 % fewer best tokens agreed with float32's (SmolLM2).
 inline auto silu_mul(const Arithmetic& arithmetic, LinearUse use) {
   const simd::KernelTable& kt = *arithmetic.kernels;
-  return use == LinearUse::prefill && arithmetic.compute != Compute::f32 ? kt.silu_mul_narrow : kt.silu_mul;
+  return use == LinearUse::prefill && arithmetic.compute == Compute::bf16 ? kt.silu_mul_narrow : kt.silu_mul;
 }
 
 /// Activation rows [rows, K] in the arithmetic's form, prepared once and multiplied with several matrices. Different
