@@ -100,13 +100,12 @@ void column_sums(const ScoreContext& context, const CpuLayerState& state, const 
   const std::int64_t chunks = ceil_div(scores.n, kKeys);
   const int group = shape.group();
   const std::size_t bytes = column_sum_bytes(shape, context.team.size(), rows);
-  if (context.work.bytes() < bytes) {
-    context.work = Buffer();
-    context.work = Buffer(bytes, "column sums", context.huge_pages);
+  if (context.memory->work.bytes() < bytes) {
+    context.memory->work = Buffer();
+    context.memory->work = Buffer(bytes, "column sums", context.memory->huge_pages);
   }
-  float *const maximum = context.work.as<float>(), *const weight = maximum + shape.heads * rows;  // [H][rows]
+  float *const maximum = context.memory->work.as<float>(), *const weight = maximum + shape.heads * rows;  // [H][rows]
   float* const own = weight + shape.heads * rows;
-  std::fill_n(scores.s.data(), scores.s.size(), 0.0f);
 
   SharedWork row_tiles(context.team), columns(context.team);
   context.team.run([&](int thread) {

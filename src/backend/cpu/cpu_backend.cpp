@@ -101,6 +101,7 @@ CpuBackend::CpuBackend(const EngineOptions& options, const ModelConfig& config, 
   info_.numa = describe_placement(topology, plans_.decode);
   const bool same = plans_.decode.cpus == plans_.batch.cpus;
   team_batch_ = std::make_shared<ThreadTeam>(plans_.batch);
+  score_memory_->huge_pages = huge_pages_;
   team_ = same ? team_batch_ : std::make_shared<ThreadTeam>(plans_.decode);
   clocks_batch_.emplace(team_batch_->size());
   clocks_.emplace(team_->size());
@@ -239,24 +240,22 @@ void CpuBackend::logits(const Hidden& hidden, std::int64_t rows, float* out, Run
 std::unique_ptr<Scores> CpuBackend::column_scores(int, const LayerState& state, const ColumnScores& wanted,
                                                   RunControl& control) {
   return clocks_batch_->whole(Stage::scores, [&] {
-    return cpu::column_scores({arithmetic_, shape_, *team_batch_, control, huge_pages_, score_work_},
-                              as<CpuLayerState>(state), wanted);
+    return cpu::column_scores({arithmetic_, shape_, *team_batch_, control, score_memory_}, as<CpuLayerState>(state),
+                              wanted);
   });
 }
 std::unique_ptr<Scores> CpuBackend::last_row_logits(int, const LayerState& state, RunControl& control) {
   return clocks_batch_->whole(Stage::scores, [&] {
-    return cpu::last_row_logits({arithmetic_, shape_, *team_batch_, control, huge_pages_, score_work_},
-                                as<CpuLayerState>(state));
+    return cpu::last_row_logits({arithmetic_, shape_, *team_batch_, control, score_memory_}, as<CpuLayerState>(state));
   });
 }
 std::unique_ptr<Scores> CpuBackend::pool(const Scores& scores, Pooling pooling, const PoolWidth& width) {
-  return clocks_batch_->whole(
-      Stage::scores, [&] { return cpu::pool(*team_batch_, as<CpuScores>(scores), pooling, width, huge_pages_); });
+  return clocks_batch_->whole(Stage::scores,
+                              [&] { return cpu::pool(*team_batch_, as<CpuScores>(scores), pooling, width); });
 }
 std::unique_ptr<Scores> CpuBackend::reduce_heads(const Scores& scores, int groups, GroupReduce reduce) {
-  return clocks_batch_->whole(Stage::scores, [&] {
-    return cpu::reduce_heads(*team_batch_, as<CpuScores>(scores), groups, reduce, huge_pages_);
-  });
+  return clocks_batch_->whole(Stage::scores,
+                              [&] { return cpu::reduce_heads(*team_batch_, as<CpuScores>(scores), groups, reduce); });
 }
 std::unique_ptr<Selection> CpuBackend::top_k(const Scores& scores, std::int64_t n, const std::vector<std::int64_t>& k,
                                              std::int64_t first, std::int64_t last) {

@@ -121,7 +121,7 @@ class CpuBackend final : public Backend {
   std::unique_ptr<Space> space_;                      ///< grows
   std::optional<StageClocks> clocks_batch_, clocks_;  ///< of team_batch_ and team_
   std::chrono::steady_clock::time_point times_taken_;
-  Buffer score_work_;                    ///< of column_scores()
+  std::shared_ptr<ScoreMemory> score_memory_ = std::make_shared<ScoreMemory>();
   std::unique_ptr<NarrowLayer> narrow_;  ///< of the last decode step, for as many rows
 };
 

@@ -37,7 +37,17 @@ struct CpuLayerState final : LayerState {
   std::int64_t score_rows = 0;
 };
 
+/// What scores are computed in, kept from layer to layer: fresh pages cost more than their contents.
+struct ScoreMemory {
+  HugePages huge_pages = HugePages::automatic;
+  Buffer work;                      ///< of column_scores(), grows
+  std::vector<Array<float>> spare;  ///< of scores no longer needed
+};
+
 struct CpuScores final : Scores {
+  CpuScores(int heads, std::int64_t n, std::shared_ptr<ScoreMemory> memory);  ///< zeros
+  ~CpuScores() override;
+  std::shared_ptr<ScoreMemory> home;
   Array<float> s;  ///< [heads, n]
   float* row(int head) const { return s.data() + std::size_t(head) * std::size_t(n); }
 };

@@ -15,14 +15,7 @@ namespace {
 
 constexpr std::int64_t kChunk = 1024;  // keys a thread takes at a time
 constexpr std::int64_t kKeys = 64;     // of which so many are multiplied together
-
-std::unique_ptr<CpuScores> make_scores(int heads, std::int64_t n, HugePages huge_pages) {
-  auto scores = std::make_unique<CpuScores>();
-  scores->heads = heads;
-  scores->n = n;
-  scores->s = Array<float>(std::size_t(heads) * std::size_t(n), "scores", huge_pages);
-  return scores;
-}
+constexpr std::size_t kSpare = 3;      // arrays of a layer: raw scores, pooled, joined
 
 // Ascending from the highest score, and among equals from the lowest row: one comparison of integers instead of two of
 // floats found through an index. NaN (a broken model) ranks last.
@@ -45,11 +38,11 @@ void few_row_scores(const ScoreContext& context, const CpuLayerState& state, con
   const std::int64_t all_rows = heads * window, own_floats = round_up((head_rows + kKeys) * d, simd::kLanes);
   const std::int64_t stats = round_up(all_rows * chunks, simd::kLanes);
   const std::size_t bytes = std::size_t(all_rows * n16 + 2 * stats + context.team.size() * own_floats) * sizeof(float);
-  if (context.work.bytes() < bytes) {
-    context.work = Buffer();
-    context.work = Buffer(bytes, "window scores", context.huge_pages);
+  if (context.memory->work.bytes() < bytes) {
+    context.memory->work = Buffer();
+    context.memory->work = Buffer(bytes, "window scores", context.memory->huge_pages);
   }
-  float* const z = context.work.as<float>();  // [H][w][n16]
+  float* const z = context.memory->work.as<float>();  // [H][w][n16]
   // of each row's chunks: the maximum and the sum of exponentials below it, then the factor of the whole row's softmax
   float *const maxima = z + all_rows * n16, *const sums = maxima + stats, *const own = sums + stats;
   SharedWork dots(context.team), rows(context.team), columns(context.team);
@@ -104,6 +97,27 @@ void few_row_scores(const ScoreContext& context, const CpuLayerState& state, con
 
 }  // namespace
 
+CpuScores::CpuScores(int h, std::int64_t rows, std::shared_ptr<ScoreMemory> memory) : home(std::move(memory)) {
+  heads = h, n = rows;
+  const std::size_t size = std::size_t(heads) * std::size_t(n);
+  auto& spare = home->spare;
+  spare.reserve(kSpare);  // the destructor must not throw
+  const auto found = std::find_if(spare.begin(), spare.end(), [&](const auto& array) { return array.size() == size; });
+  if (found == spare.end()) {
+    s = Array<float>(size, "scores", home->huge_pages);
+    return;
+  }
+  s = std::move(*found);
+  spare.erase(found);
+  std::fill_n(s.data(), size, 0.0f);
+}
+
+CpuScores::~CpuScores() {
+  auto& spare = home->spare;
+  if (spare.size() == kSpare) spare.erase(spare.begin());
+  spare.push_back(std::move(s));
+}
+
 std::size_t score_bytes(const AttentionShape& shape, int threads, std::int64_t rows, std::int64_t n) {
   const std::size_t columns = std::size_t(round_up(n, simd::kLanes)), heads = std::size_t(shape.heads);
   const std::size_t queries = heads * std::size_t(rows * shape.d) * sizeof(float);
@@ -117,7 +131,7 @@ std::unique_ptr<CpuScores> column_scores(const ScoreContext& context, const CpuL
                                          const ColumnScores& wanted) {
   check(wanted.rows >= 1 && wanted.rows <= state.score_rows && wanted.drop <= state.n, ErrorCode::internal,
         "column_scores: ", wanted.rows, " rows asked, ", state.score_rows, " kept");
-  auto scores = make_scores(context.shape.heads, state.n - wanted.drop, context.huge_pages);
+  auto scores = std::make_unique<CpuScores>(context.shape.heads, state.n - wanted.drop, context.memory);
   if (wanted.rows > kFewRows)
     column_sums(context, state, wanted, *scores);
   else
@@ -131,7 +145,7 @@ std::unique_ptr<CpuScores> last_row_logits(const ScoreContext& context, const Cp
   const int group = context.shape.group(), d = context.shape.d;
   const std::int64_t n = state.n, chunks = ceil_div(n, kChunk);
   check(state.score_rows >= 1, ErrorCode::internal, "last_row_logits: no query row kept");
-  auto scores = make_scores(context.shape.heads, n, context.huge_pages);
+  auto scores = std::make_unique<CpuScores>(context.shape.heads, n, context.memory);
   const float* q = state.score_q.data() + (state.score_rows - 1) * context.shape.heads * d;
   SharedWork items(context.team);
   context.team.run([&](int thread) {
@@ -146,9 +160,8 @@ std::unique_ptr<CpuScores> last_row_logits(const ScoreContext& context, const Cp
   return scores;
 }
 
-std::unique_ptr<CpuScores> pool(ThreadTeam& team, const CpuScores& scores, Pooling pooling, const PoolWidth& width,
-                                HugePages huge_pages) {
-  auto out = make_scores(scores.heads, scores.n, huge_pages);
+std::unique_ptr<CpuScores> pool(ThreadTeam& team, const CpuScores& scores, Pooling pooling, const PoolWidth& width) {
+  auto out = std::make_unique<CpuScores>(scores.heads, scores.n, scores.home);
   const std::int64_t n = scores.n;
   SharedWork heads(team);
   team.run([&](int thread) {
@@ -170,9 +183,8 @@ std::unique_ptr<CpuScores> pool(ThreadTeam& team, const CpuScores& scores, Pooli
   return out;
 }
 
-std::unique_ptr<CpuScores> reduce_heads(ThreadTeam& team, const CpuScores& scores, int groups, GroupReduce reduce,
-                                        HugePages huge_pages) {
-  auto out = make_scores(groups, scores.n, huge_pages);
+std::unique_ptr<CpuScores> reduce_heads(ThreadTeam& team, const CpuScores& scores, int groups, GroupReduce reduce) {
+  auto out = std::make_unique<CpuScores>(groups, scores.n, scores.home);
   const std::int64_t n = scores.n, chunks = ceil_div(n, kChunk);
   const int size = scores.heads / groups;
   SharedWork items(team);

@@ -15,8 +15,7 @@ struct ScoreContext {
   const AttentionShape& shape;
   ThreadTeam& team;
   RunControl& control;
-  HugePages huge_pages;
-  Buffer& work;  ///< grows: a layer's fresh pages would cost more than their contents
+  const std::shared_ptr<ScoreMemory>& memory;
 };
 
 /// S[h, j], j < n − drop: a few rows at once, many by column_sums().
@@ -44,10 +43,8 @@ inline float row_weight(const ColumnScores& wanted, std::int64_t a) {
 }
 
 /// P (0.3).
-std::unique_ptr<CpuScores> pool(ThreadTeam& team, const CpuScores& scores, Pooling pooling, const PoolWidth& width,
-                                HugePages huge_pages);
-std::unique_ptr<CpuScores> reduce_heads(ThreadTeam& team, const CpuScores& scores, int groups, GroupReduce reduce,
-                                        HugePages huge_pages);
+std::unique_ptr<CpuScores> pool(ThreadTeam& team, const CpuScores& scores, Pooling pooling, const PoolWidth& width);
+std::unique_ptr<CpuScores> reduce_heads(ThreadTeam& team, const CpuScores& scores, int groups, GroupReduce reduce);
 std::unique_ptr<CpuSelection> top_k(ThreadTeam& team, const CpuScores& scores, std::int64_t n,
                                     const std::vector<std::int64_t>& k, std::int64_t first, std::int64_t last);
 double coverage(const CpuScores& raw, const CpuSelection& keep, std::int64_t scoring_rows);
