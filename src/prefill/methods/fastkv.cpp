@@ -51,8 +51,7 @@ LayerChoice FastKv::select(int layer, const LayerPlan& plan, const LayerState& s
     choice.keep = backend.top_k(*g, n, {plan.kept}, params_.sinks, w);
     choice.coverage = backend.coverage(*s, *choice.keep, w);
   } else {
-    choice = keep_all(n, backend);
-    choice.coverage = 1.0;
+    choice = keep_all(n, backend, 1.0);
   }
 
   // J: the T − w largest z[j] = Σ_h P[h, j], and the window; one set for all heads (S7: the same P)

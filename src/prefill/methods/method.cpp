@@ -29,8 +29,8 @@ std::int64_t Method::budget(std::int64_t n) const {
   return params_.proportional ? truncated(n, params_.retention) : params_.kv_budget;
 }
 
-LayerChoice Method::keep_all(std::int64_t n, Backend& backend) const {
-  return {backend.select_ends(n, n, 0, stored_heads()), nullptr, std::nullopt};
+LayerChoice Method::keep_all(std::int64_t n, Backend& backend, std::optional<double> coverage) const {
+  return {backend.select_ends(n, n, 0, stored_heads()), nullptr, coverage};
 }
 
 std::unique_ptr<Method> make_method(const MethodParams& p, const ModelConfig& config, std::int64_t n) {

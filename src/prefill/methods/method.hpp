@@ -37,8 +37,8 @@ class Method {
  protected:
   /// C, for a layer that n rows enter (0.1).
   std::int64_t budget(std::int64_t n) const;
-  /// Every row, for every stored head; nothing is scored.
-  LayerChoice keep_all(std::int64_t n, Backend& backend) const;
+  /// Every row, for every stored head; nothing is scored. `coverage`: 1 in methods that have scores in other layers.
+  LayerChoice keep_all(std::int64_t n, Backend& backend, std::optional<double> coverage = std::nullopt) const;
 
   MethodParams params_;
   int n_layer_, heads_, heads_kv_;

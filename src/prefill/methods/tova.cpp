@@ -14,16 +14,12 @@ ScoreNeeds Tova::needs(int, const LayerPlan& plan) const { return {plan.kept < p
 LayerChoice Tova::select(int layer, const LayerPlan& plan, const LayerState& state, Backend& backend,
                          RunControl& control) const {
   const std::int64_t n = state.n;
-  LayerChoice choice;
-  if (plan.kept == n) {
-    choice = keep_all(n, backend);
-    choice.coverage = 1.0;
-    return choice;
-  }
+  if (plan.kept == n) return keep_all(n, backend, 1.0);
   // Σ_h A[h, n − 1, j]; the last token itself stays
   const auto a = backend.column_scores(layer, state, {1, 1}, control);
   const auto mean = backend.reduce_heads(*a, 1, GroupReduce::sum);
   const auto rows = backend.top_k(*mean, n, {plan.kept}, params_.sinks, 1);
+  LayerChoice choice;
   choice.keep = backend.repeat(*rows, stored_heads());
   choice.coverage = backend.coverage(*a, *choice.keep, 1);
   return choice;

@@ -20,11 +20,7 @@ std::vector<std::int64_t> WindowScored::kept_rows(const LayerPlan& plan, const S
 LayerChoice WindowScored::select(int layer, const LayerPlan& plan, const LayerState& state, Backend& backend,
                                  RunControl& control) const {
   const std::int64_t w = params_.window, n = state.n;
-  if (!compresses(n)) {
-    LayerChoice all = keep_all(n, backend);
-    all.coverage = 1.0;
-    return all;
-  }
+  if (!compresses(n)) return keep_all(n, backend, 1.0);
   // P[h, j]; per key/value head a group's scores are joined before they are pooled
   const auto s = backend.column_scores(layer, state, {w, w}, control);
   const auto joined = stored_heads() == heads_ ? nullptr : backend.reduce_heads(*s, heads_kv_, params_.group_reduce);
