@@ -8,7 +8,7 @@
 
 #include "core/json.hpp"
 #include "support/fixtures.hpp"
-#include "tools/process.hpp"
+#include "support/process.hpp"
 
 namespace fastkv::test {
 namespace {

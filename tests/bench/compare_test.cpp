@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "fastkv/error.hpp"
-#include "tools/process.hpp"
+#include "support/process.hpp"
 
 namespace fastkv::bench {
 namespace {

@@ -1,8 +1,8 @@
 // fastkv-run refuses what is wrong: one line on stderr, nothing on stdout, the documented exit status.
 #include <gtest/gtest.h>
 
-#include "process.hpp"
 #include "support/fixtures.hpp"
+#include "support/process.hpp"
 
 namespace fastkv::test {
 namespace {

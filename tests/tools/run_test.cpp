@@ -5,9 +5,9 @@
 #include <regex>
 
 #include "fastkv/tokenizer.hpp"
-#include "process.hpp"
 #include "support/fixtures.hpp"
 #include "support/head_budgets.hpp"
+#include "support/process.hpp"
 
 namespace fastkv::test {
 namespace {

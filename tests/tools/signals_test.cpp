@@ -4,8 +4,8 @@
 
 #include <gtest/gtest.h>
 
-#include "process.hpp"
 #include "support/fixtures.hpp"
+#include "support/process.hpp"
 
 namespace fastkv::test {
 namespace {

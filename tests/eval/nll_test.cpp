@@ -7,8 +7,8 @@
 #include <sstream>
 
 #include "fastkv/tokenizer.hpp"
-#include "process.hpp"
 #include "support/fixtures.hpp"
+#include "support/process.hpp"
 
 namespace fastkv::test {
 namespace {
