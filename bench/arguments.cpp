@@ -93,8 +93,12 @@ void Arguments::declare(CommandLine& command) {
   declare_list(command, "--compute", "auto|f32|bf16|int8", compute,
                "arithmetic of linear layers and attention (default auto)",
                words<Compute>({Compute::automatic, Compute::f32, Compute::bf16, Compute::int8}));
-  declare_list(command, "--method", tools::method_words(), methods,
-               "or all; default full; nothing is special about short prompts", tools::parse_methods);
+  declare_list(command, "--method", tools::method_words(), methods.methods,
+               "or all; default full; nothing is special about short prompts", [this](const std::string& text) {
+                 const tools::MethodList list = tools::parse_methods(text);
+                 methods.all = methods.all || list.all;
+                 return list.methods;
+               });
   declare_list(command, "--tsp-layer,~--tsp-idx", "N", tsp_layer,
                "fastkv: last layer that sees all tokens, 0-based (default: half the layers - 1)", counts(0));
   declare_list(command, "--tsp-rate", "R", tsp_rate, "fastkv: share of the prompt that later layers see (default 0.2)",
@@ -162,15 +166,16 @@ void Arguments::check(const CommandLine& command) {
     if (!command.given("--repetitions")) repetitions = 3;
     if (!command.given("--n-prompt")) n_prompt = {8192, 32768, 131072};
     if (!command.given("--n-gen")) n_gen = {256};
-    if (!command.given("--method")) methods = {MethodName::full, MethodName::fastkv};
+    if (!command.given("--method")) methods.methods = {MethodName::full, MethodName::fastkv};
     if (n_gen.size() != 1 || n_gen[0] < 1) throw UsageError("--suite takes one --n-gen");
   }
   if (breakdown && (output == Format::csv)) throw UsageError("--breakdown writes md, json or jsonl");
-  if (methods == all_methods() && !head_budgets) std::erase(methods, MethodName::headkv);
+  methods.drop_headkv(head_budgets.has_value());
+  const std::vector<MethodName>& listed = methods.methods;
   for (const char* option : {"--tsp-layer", "--tsp-rate", "--retention", "--head-budgets"}) {
     if (command.given(option) &&
-        std::none_of(methods.begin(), methods.end(), [&](MethodName method) { return reads(method, option); }))
-      throw UsageError(std::string(option) + " has no effect with --method " + name(methods.front()));
+        std::none_of(listed.begin(), listed.end(), [&](MethodName method) { return reads(method, option); }))
+      throw UsageError(std::string(option) + " has no effect with --method " + name(listed.front()));
   }
 }
 

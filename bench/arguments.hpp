@@ -27,7 +27,7 @@ struct Arguments {
   std::vector<int> threads{0}, threads_batch{0};
   std::vector<Compute> compute{Compute::automatic};
   std::vector<CacheType> type_k{CacheType::automatic}, type_v{CacheType::automatic};
-  std::vector<MethodName> methods{MethodName::full};
+  tools::MethodList methods{{MethodName::full}};
   std::vector<std::optional<std::int64_t>> tsp_layer{std::nullopt};  ///< nothing: the method's default
   std::vector<std::optional<double>> tsp_rate{std::nullopt}, retention{std::nullopt};
   std::optional<std::string> head_budgets;

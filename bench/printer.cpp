@@ -82,7 +82,7 @@ class Markdown final : public Printer {
     if (varied(arguments.type_k, CacheType::automatic)) columns_.push_back({"type_k", 6, false, field("type_k")});
     if (varied(arguments.type_v, CacheType::automatic)) columns_.push_back({"type_v", 6, false, field("type_v")});
     if (varied(arguments.compute, Compute::automatic)) columns_.push_back({"compute", 7, false, field("compute")});
-    if (varied(arguments.methods, MethodName::full)) columns_.push_back({"method", 12, false, field("method")});
+    if (varied(arguments.methods.methods, MethodName::full)) columns_.push_back({"method", 12, false, field("method")});
     if (varied(arguments.tsp_layer, std::nullopt)) columns_.push_back({"tsp_layer", 9, false, field("tsp_layer")});
     if (varied(arguments.tsp_rate, std::nullopt)) columns_.push_back({"tsp_rate", 8, false, field("tsp_rate")});
     if (varied(arguments.retention, std::nullopt)) columns_.push_back({"retention", 9, false, field("retention")});

@@ -35,7 +35,7 @@ std::vector<RunOptions> run_options(const Arguments& arguments) {
     for (CacheType v : arguments.type_v) {
       options.cache_k = k;
       options.cache_v = v;
-      for (MethodName method : arguments.methods) {
+      for (MethodName method : arguments.methods.methods) {
         // an option that the method does not read does not multiply its runs
         const auto list = [&](const char* flag, auto values) {
           if (!reads(method, flag)) values = {std::nullopt};

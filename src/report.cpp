@@ -36,7 +36,7 @@ OrderedJson optional_json(const std::optional<T>& value) {
 }
 
 /// The effective options under their names on the command line; only those the method uses.
-OrderedJson options_json(const RunPlan& plan) {
+OrderedJson options_of(const RunPlan& plan) {
   const MethodParams& method = plan.method;
   OrderedJson options;
   options["method"] = name(method.method);
@@ -92,7 +92,7 @@ void write_trace(const std::string& path, const RunResult& result) {
   OrderedJson json;
   json["method"] = name(result.plan.method.method);
   json["n_prompt"] = result.plan.n_prompt;
-  json["options"] = options_json(result.plan);
+  json["options"] = options_of(result.plan);
   json["tsp"] = nullptr;
   if (trace.tsp_layer) json["tsp"] = {{"layer", *trace.tsp_layer}, {"kept", trace.tsp_kept}};
   if (!trace.selected.empty()) json["selected"] = trace.selected;
@@ -154,6 +154,8 @@ std::vector<std::int32_t> read_token_ids(const std::string& path) {
   }
 }
 
+std::string options_json(const RunPlan& plan) { return dump(options_of(plan)); }
+
 std::string token_ids_json(const std::vector<std::int32_t>& ids) { return dump(Json(ids)); }
 
 std::string progress_json(const Progress& progress) {
@@ -184,7 +186,7 @@ std::string stats_json(const EngineInfo& info, const RunResult& result, double t
                      {"threads", info.threads},
                      {"threads_batch", info.threads_batch},
                      {"numa", info.numa}};
-  json["options"] = options_json(result.plan);
+  json["options"] = options_of(result.plan);
   json["seed"] = stats.seed;
   json["n_prompt"] = stats.n_prompt;
   json["n_generated"] = result.tokens.size();

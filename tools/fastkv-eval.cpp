@@ -1,20 +1,39 @@
 // fastkv-eval: what compression costs, on the user's own model and text.
-#include <cstring>
-#include <optional>
+#include <string>
+#include <string_view>
 
 #include "common/cli.hpp"
 #include "common/signals.hpp"
-#include "fastkv-eval/nll.hpp"
+#include "fastkv-eval/subcommands.hpp"
+
+namespace {
+
+using namespace fastkv::tools;
+
+struct Subcommand {
+  std::string_view name;
+  int (*run)(int argc, const char* const* argv);
+  const char* summary;
+};
+
+constexpr Subcommand kSubcommands[] = {
+    {"nll", run_nll, "how likely given continuations are"},
+};
+
+}  // namespace
 
 int main(int argc, char** argv) {
-  using namespace fastkv::tools;
   install_signal_handlers();
   return run_tool("fastkv-eval", [&] {
-    if (argc > 1 && std::strcmp(argv[1], "nll") == 0) return run_nll(argc - 1, argv + 1);
-    CommandLine command("fastkv-eval", "nll -m FILE.gguf --rows ROWS.jsonl [options]",
-                        "Measures what a method changes. `fastkv-eval nll --help` lists the options of nll: how likely "
-                        "given continuations are.");
+    std::string names, list;
+    for (const Subcommand& one : kSubcommands) {
+      if (argc > 1 && argv[1] == one.name) return one.run(argc - 1, argv + 1);
+      names += (names.empty() ? "" : ", ") + std::string(one.name);
+      list += "\n  " + std::string(one.name) + std::string(12 - one.name.size(), ' ') + one.summary;
+    }
+    CommandLine command("fastkv-eval", "SUBCOMMAND -m FILE.gguf [options]",
+                        "Measures what a method changes; `fastkv-eval SUBCOMMAND --help` lists options." + list);
     if (const std::optional<int> status = command.parse(argc, argv)) return *status;
-    throw UsageError("expected a subcommand: nll");
+    throw UsageError("expected a subcommand: " + names);
   });
 }

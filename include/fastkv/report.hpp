@@ -29,6 +29,9 @@ std::string progress_json(const Progress& progress);
 /// The statistics of a run as indented JSON, for --perf-json.
 std::string stats_json(const EngineInfo& info, const RunResult& result, double tokenize_ms, double ttft_ms);
 
+/// The method of a plan and its parameters, context and cache types, one line of JSON.
+std::string options_json(const RunPlan& plan);
+
 /// A JSON array of ids, one line.
 std::string token_ids_json(const std::vector<std::int32_t>& ids);
 

@@ -33,7 +33,7 @@ class Eval : public ::testing::Test {
     return run_program("fastkv-eval", arguments);
   }
   Json result(const std::string& rows, std::vector<std::string> more = {}) const {
-    more.insert(more.end(), {"-o", scratch_ / "out.json"});
+    more.insert(more.end(), {"-o", scratch_ / "out.json", "--overwrite"});
     const Outcome outcome = nll(rows, more);
     EXPECT_EQ(outcome.status, 0) << outcome.err;
     return outcome.status == 0 ? Json::parse(slurp(scratch_ / "out.json")) : Json();
@@ -86,13 +86,13 @@ TEST_F(Eval, FullIsTheLogSoftmaxOfSavedLogits) {
   const Json row = {{"prompt", prompt}, {"opening", opening}, {"continuation", rest}};
   const Json whole = {{"prompt", prompt}, {"continuation", std::vector(ids.begin() + kPrompt, ids.end())}};
   const Json found = result(row.dump() + "\n\n" + whole.dump() + "\n", {"--method", "full"});
-  const Json& one = found["rows"][0]["methods"]["full"];
+  const Json& one = found["examples"][0];
   // float32 logits of prefill and of decode: some 1e-6 each
   EXPECT_NEAR(one["nll"].get<double>(), expected, 1e-4);
   EXPECT_EQ(one["greedy_equal"].get<bool>(), greedy);
-  EXPECT_EQ(found["rows"][0]["continuation_tokens"], rest.size());
-  EXPECT_EQ(found["rows"][1]["line"], 3);
-  EXPECT_NE(found["rows"][1]["methods"]["full"]["nll"], one["nll"]) << "the opening is not scored";
+  EXPECT_EQ(one["continuation_tokens"], rest.size());
+  EXPECT_EQ(found["examples"][1]["line"], 3);
+  EXPECT_NE(found["examples"][1]["nll"], one["nll"]) << "the opening is not scored";
 }
 
 // A budget above the prompt is full attention; a small one diverges from it.
@@ -101,15 +101,16 @@ TEST_F(Eval, DivergenceFromFull) {
   const Json row = {{"prompt", std::vector(ids.begin(), ids.begin() + 200)},
                     {"continuation", std::vector(ids.begin() + 200, ids.begin() + 220)}};
   const Json same = result(row.dump() + "\n", {"--method", "full,snapkv", "--kv-budget", "300"});
-  EXPECT_EQ(same["rows"][0]["methods"]["snapkv"]["kl_to_full"], 0.0);
-  EXPECT_EQ(same["means"][1]["same_best_as_full"]["mean"], 1.0);
-  EXPECT_FALSE(same["rows"][0]["methods"]["full"].contains("kl_to_full"));
+  EXPECT_EQ(same["examples"][1]["kl_to_full"], 0.0);
+  EXPECT_EQ(same["scores"][1]["same_best_as_full"]["mean"], 1.0);
+  EXPECT_FALSE(same["examples"][0].contains("kl_to_full"));
   const Json far = result(row.dump() + "\n", {"--method", "streamingllm,full", "--kv-budget", "9"});
-  const Json& one = far["rows"][0]["methods"];
-  EXPECT_GT(one["streamingllm"]["kl_to_full"], 0.01);
-  EXPECT_LE(one["streamingllm"]["same_best_as_full"], 1.0);
+  const Json& one = far["examples"][0];
+  EXPECT_EQ(one["method"], "streamingllm");
+  EXPECT_GT(one["kl_to_full"], 0.01);
+  EXPECT_LE(one["same_best_as_full"], 1.0);
   const Json alone = result(row.dump() + "\n", {"--method", "snapkv"});
-  EXPECT_FALSE(alone["rows"][0]["methods"]["snapkv"].contains("kl_to_full")) << "full was not asked for";
+  EXPECT_FALSE(alone["examples"][0].contains("kl_to_full")) << "full was not asked for";
 }
 
 TEST_F(Eval, MeansPerTaskAndTheirErrors) {
@@ -122,29 +123,31 @@ TEST_F(Eval, MeansPerTaskAndTheirErrors) {
             "\n";
   }
   const Json found = result(rows, {"--tsp-rate", "0.3", "--limit", "4"});
-  ASSERT_EQ(found["rows"].size(), 4u);
+  ASSERT_EQ(found["examples"].size(), 8u);
   EXPECT_EQ(found["settings"]["methods"]["fastkv"]["tsp_rate"], 0.3);
-  EXPECT_EQ(found["settings"]["methods"]["full"]["method"], "full");
-  ASSERT_EQ(found["means"].size(), 6u) << "two tasks and all rows under two methods";
-  const Json& mean = found["means"][1];
+  EXPECT_TRUE(found["settings"]["methods"].contains("full"));
+  EXPECT_TRUE(found["complete"]);
+  EXPECT_EQ(found["model"]["layers"], 5);
+  ASSERT_EQ(found["scores"].size(), 6u) << "two tasks and all rows under two methods";
+  const Json& mean = found["scores"][1];
   EXPECT_EQ(mean["task"], "three");
   EXPECT_EQ(mean["method"], "fastkv");
-  EXPECT_EQ(mean["rows"], 3);
+  EXPECT_EQ(mean["n"], 3);
   double sum = 0, squares = 0, excess = 0;
   for (int i = 0; i < 3; ++i) {
-    const Json& methods = found["rows"][std::size_t(i)]["methods"];
-    const double nll = methods["fastkv"]["nll"];
+    const Json &full = found["examples"][std::size_t(2 * i)], &fastkv = found["examples"][std::size_t(2 * i + 1)];
+    const double nll = fastkv["nll"];
     sum += nll;
     squares += nll * nll;
-    excess += nll - methods["full"]["nll"].get<double>();
-    EXPECT_LT(methods["fastkv"]["coverage"].get<double>(), 1) << "short rows run under the method that was named";
+    excess += nll - full["nll"].get<double>();
+    EXPECT_LT(fastkv["coverage"].get<double>(), 1) << "short rows run under the method that was named";
   }
   EXPECT_NEAR(mean["nll"]["mean"].get<double>(), sum / 3, 1e-12);
   EXPECT_NEAR(mean["nll"]["standard_error"].get<double>(), std::sqrt((squares - sum * sum / 3) / 2 / 3), 1e-9);
   EXPECT_NEAR(mean["excess_over_full"]["mean"].get<double>(), excess / 3, 1e-12);
-  EXPECT_TRUE(found["means"][2]["nll"]["standard_error"].is_null()) << "one row has no error";
-  EXPECT_TRUE(found["means"][4]["task"].is_null());
-  EXPECT_EQ(found["means"][4]["rows"], 4);
+  EXPECT_TRUE(found["scores"][2]["nll"]["standard_error"].is_null()) << "one row has no error";
+  EXPECT_EQ(found["scores"][4]["task"], "all rows");
+  EXPECT_EQ(found["scores"][4]["n"], 4);
 }
 
 TEST_F(Eval, TheTableIsOnStdout) {

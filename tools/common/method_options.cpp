@@ -38,8 +38,12 @@ MethodName parse_method(const std::string& text) {
   throw UsageError(expected_words(names));
 }
 
-std::vector<MethodName> parse_methods(const std::string& text) {
-  if (text == "all") return all_methods();
+bool MethodList::drop_headkv(bool has_table) {
+  return all && !has_table && std::erase(methods, MethodName::headkv) > 0;
+}
+
+MethodList parse_methods(const std::string& text) {
+  if (text == "all") return {all_methods(), true};
   std::vector<MethodName> list;
   for (std::size_t begin = 0; begin <= text.size();) {
     const std::size_t end = std::min(text.find(',', begin), text.size());
@@ -48,7 +52,7 @@ std::vector<MethodName> parse_methods(const std::string& text) {
     list.push_back(method);
     begin = end + 1;
   }
-  return list;
+  return {list};
 }
 
 void MethodFlags::declare(CommandLine& command) {

@@ -48,8 +48,16 @@ class MethodFlags {
 std::string method_words();
 /// The method called `name` (authors' spellings too). Throws UsageError.
 MethodName parse_method(const std::string& name);
-/// Methods of a list, none twice, or "all": then headkv only if it has its table. Throws UsageError.
-std::vector<MethodName> parse_methods(const std::string& list);
+/// Methods to be run in turn.
+struct MethodList {
+  std::vector<MethodName> methods;
+  bool all = false;  ///< written as "all"
+  /// Takes headkv, which cannot run without its table, out of "all"; whether it did.
+  bool drop_headkv(bool has_table);
+};
+
+/// "full,fastkv", none twice, or "all". Throws UsageError.
+MethodList parse_methods(const std::string& list);
 
 /// The samplers' flags; -l ID±BIAS is checked against the vocabulary later.
 class SamplingFlags {

@@ -28,10 +28,7 @@ void Arguments::declare(CommandLine& command) {
   method.declare(command);
   command.add("--compare", "LIST",
               "the same prompt under several methods (full,fastkv,... or all): one table, then the answers",
-              [this](const std::string& text) {
-                compare = parse_methods(text);
-                compare_all = text == "all";
-              });
+              [this](const std::string& text) { compare = parse_methods(text); });
 
   command.group("Generation");
   command.option("-n,--n-predict,~--predict", "N", run.n_predict,

@@ -29,8 +29,7 @@ struct Arguments {
   SamplingFlags sampling;
   PromptArguments prompt;
   std::string trace, save_logits, perf_json;
-  std::vector<MethodName> compare;  // empty: one method
-  bool compare_all = false;         // given as "all": what a method needs beyond the prompt may be missing
+  MethodList compare;  // empty: one method
   std::vector<std::string> stops;
   bool dry_run = false, perf = true;
   Log log;

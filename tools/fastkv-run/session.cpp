@@ -16,10 +16,10 @@ namespace fastkv::tools {
 Session::Session(const CommandLine& command, Arguments& arguments)
     : command_(command), arguments_(arguments), on_terminal_(isatty(STDOUT_FILENO)) {
   arguments_.check(command_);
-  methods_ = arguments_.compare;
-  method_ = arguments_.method.resolve(command_, methods_);
-  if (methods_.empty()) methods_ = {method_.method.value_or(MethodName::fastkv)};
-  if (arguments_.compare_all && !method_.head_budgets) std::erase(methods_, MethodName::headkv);
+  MethodList& list = arguments_.compare;
+  method_ = arguments_.method.resolve(command_, list.methods);
+  without_headkv_ = list.drop_headkv(method_.head_budgets.has_value());
+  methods_ = comparing() ? list.methods : std::vector{method_.method.value_or(MethodName::fastkv)};
   if (!arguments_.save_logits.empty() && methods_.front() != MethodName::full) {
     throw UsageError("--save-logits needs --method full");
   }
@@ -41,8 +41,7 @@ int Session::run() {
   engine_.emplace(arguments_.engine);
   const PromptArguments& prompt = arguments_.prompt;
   if (prompt.tokens || prompt.any_text()) prompts_ = build_prompts(prompt, engine_->tokenizer());
-  sampling_ =
-      arguments_.sampling.resolve(!arguments_.trace.empty() || !arguments_.compare.empty(), engine_->tokenizer());
+  sampling_ = arguments_.sampling.resolve(!arguments_.trace.empty() || comparing(), engine_->tokenizer());
   if (sampling_.seed < 0) sampling_.seed = static_cast<std::int64_t>(std::random_device{}());
   announce();
   if (arguments_.dry_run) return 0;
@@ -57,7 +56,7 @@ int Session::run() {
     if (prompts_.size() > 1) {
       arguments_.log.line(Level::output, (&one == &prompts_.front() ? "question: " : "\nquestion: ") + one.question);
     }
-    arguments_.compare.empty() ? answer(one) : compare(one);
+    comparing() ? compare(one) : answer(one);
   }
   write_statistics();
   return 0;
@@ -68,8 +67,7 @@ void Session::announce() {
   Log& log = arguments_.log;
   const Level level = arguments_.dry_run ? Level::output : Level::info;
   for (const std::string& line : describe_engine(engine_->info())) log.line(level, line);
-  if (arguments_.compare_all && !method_.head_budgets)
-    log.line(level, "note: headkv is left out: it needs --head-budgets FILE");
+  if (without_headkv_) log.line(level, "note: headkv is left out: it needs --head-budgets FILE");
 
   std::vector<std::int64_t> lengths;  // longest first: the one whose plan is printed
   for (const Prompt& prompt : prompts_) lengths.push_back(static_cast<std::int64_t>(prompt.ids.size()));

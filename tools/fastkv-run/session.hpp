@@ -16,6 +16,7 @@ class Session {
   int run();
 
  private:
+  bool comparing() const { return !arguments_.compare.methods.empty(); }
   RunOptions options_for(MethodName method) const;
   void announce();
   void answer(const Prompt& prompt);
@@ -27,6 +28,7 @@ class Session {
   Arguments& arguments_;
   MethodOptions method_;             // as given; the library resolves it
   std::vector<MethodName> methods_;  // that run: one, or those of --compare
+  bool without_headkv_ = false;      // "all" was asked for, and it has no table
   SamplingOptions sampling_;
   std::optional<Engine> engine_;
   std::vector<Prompt> prompts_;
