@@ -1,14 +1,10 @@
 // Rows of a JSONL file.
 #include "fastkv-eval/rows.hpp"
 
-#include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <fstream>
 #include <optional>
 
 #include "common/format.hpp"
-#include "core/json.hpp"
+#include "fastkv-eval/jsonl.hpp"
 #include "fastkv/error.hpp"
 #include "fastkv/report.hpp"
 
@@ -19,14 +15,13 @@ namespace {
 [[noreturn]] void reject(const std::string& what) { throw Error(ErrorCode::bad_file, what); }
 
 /// A field that must be there: a text or an array of ids.
-const Json& text_or_ids(const Json& row, const char* field) {
-  const auto found = row.find(field);
-  if (found == row.end()) reject(std::string("no field \"") + field + "\"");
-  if (!found->is_string() && !found->is_array())
-    reject(std::string("\"") + field + "\": expected a text or an array of token ids, found " + found->type_name());
-  if (found->empty() || (found->is_string() && found->get_ref<const std::string&>().empty()))
-    reject(std::string("\"") + field + "\" is empty");
-  return *found;
+const Json& text_or_ids(const Json& row, const char* name) {
+  const Json& found = field(row, name);
+  if (!found.is_string() && !found.is_array())
+    reject(std::string("\"") + name + "\": expected a text or an array of token ids, found " + found.type_name());
+  if (found.empty() || (found.is_string() && found.get_ref<const std::string&>().empty()))
+    reject(std::string("\"") + name + "\" is empty");
+  return found;
 }
 
 std::vector<std::int32_t> ids_of(const Json& array, const char* field, int vocabulary) {
@@ -48,13 +43,9 @@ class RowReader {
   RowReader(const ChatFlags& chat, const Tokenizer& tokenizer) : chat_(chat), tokenizer_(tokenizer) {}
 
   Row read(const Json& json) {
-    if (!json.is_object()) reject(std::string("expected an object, found ") + json.type_name());
     const Json &prompt = text_or_ids(json, "prompt"), &continuation = text_or_ids(json, "continuation");
     Row row;
-    if (const auto task = json.find("task"); task != json.end()) {
-      if (!task->is_string()) reject(std::string("\"task\": expected a text, found ") + task->type_name());
-      row.task = task->get<std::string>();
-    }
+    if (json.contains("task")) row.task = text_field(json, "task");
     bool chat = true;
     if (const auto field = json.find("chat"); field != json.end()) {
       if (!field->is_boolean()) reject(std::string("\"chat\": expected true or false, found ") + field->type_name());
@@ -88,25 +79,12 @@ class RowReader {
 
 std::vector<Row> read_rows(const std::string& path, std::int64_t limit, const ChatFlags& chat,
                            const Tokenizer& tokenizer) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw Error(ErrorCode::io, "cannot open " + path + ": " + std::strerror(errno));
   RowReader reader(chat, tokenizer);
   std::vector<Row> rows;
-  std::string text;
-  for (std::int64_t line = 1; (limit == 0 || std::int64_t(rows.size()) < limit) && std::getline(file, text); ++line) {
-    if (std::all_of(text.begin(), text.end(), [](char c) { return c == ' ' || c == '\t' || c == '\r'; })) continue;
-    const std::string where = format("%s: line %lld: ", path.c_str(), static_cast<long long>(line));
-    const Json json = Json::parse(text, nullptr, false);
-    if (json.is_discarded()) throw Error(ErrorCode::bad_file, where + "not JSON");
-    try {
-      rows.push_back(reader.read(json));
-    } catch (const Error& error) {
-      throw Error(error.code(), where + error.what());
-    }
+  read_jsonl(path, "rows", limit, [&](std::int64_t line, const Json& object) {
+    rows.push_back(reader.read(object));
     rows.back().line = line;
-  }
-  if (file.bad()) throw Error(ErrorCode::io, "cannot read " + path + ": " + std::strerror(errno));
-  if (rows.empty()) throw Error(ErrorCode::bad_file, path + ": no rows");
+  });
   return rows;
 }
 
