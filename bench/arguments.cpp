@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <memory>
 
-#include "bench/lists.hpp"
+#include "common/lists.hpp"
 
 namespace fastkv::bench {
 
@@ -32,7 +32,7 @@ auto words(std::vector<T> values) {
     std::vector<std::string> known;
     for (T value : values) known.push_back(name(value));
     std::vector<T> found;
-    for (const std::string& part : split_list(text)) {
+    for (const std::string& part : tools::split_list(text)) {
       const auto at = std::find(known.begin(), known.end(), part);
       if (at == known.end()) throw UsageError(tools::expected_words(known));
       found.push_back(values[static_cast<std::size_t>(at - known.begin())]);
@@ -42,12 +42,12 @@ auto words(std::vector<T> values) {
 }
 
 auto counts(std::int64_t least) {
-  return [least](const std::string& text) { return parse_counts(text, least); };
+  return [least](const std::string& text) { return tools::parse_counts(text, least); };
 }
 
 std::vector<double> parse_rates(const std::string& text) {
   std::vector<double> rates;
-  for (const std::string& part : split_list(text)) {
+  for (const std::string& part : tools::split_list(text)) {
     rates.push_back(tools::parse_number(part));
     if (!(rates.back() > 0 && rates.back() <= 1)) throw UsageError("must be in (0, 1]");
   }
@@ -55,7 +55,7 @@ std::vector<double> parse_rates(const std::string& text) {
 }
 
 std::vector<std::int64_t> parse_threads(const std::string& text) {
-  std::vector<std::int64_t> threads = parse_counts(text);
+  std::vector<std::int64_t> threads = tools::parse_counts(text);
   for (std::int64_t n : threads) {
     if (n > 65536) throw UsageError("must be 1 to 65536, or 0 to choose");
   }
@@ -76,7 +76,7 @@ void Arguments::declare(CommandLine& command) {
   declare_list(command, "-n,--n-gen", "N", n_gen, "tokens generated one by one: test tgN (default 128; 0: none)",
                counts(0));
   declare_list(command, "-pg,~--pg", "PP,TG", prompt_gen, "prompt and generation in one test: ppPP+tgTG",
-               [](const std::string& text) { return std::vector{parse_pair(text)}; });
+               [](const std::string& text) { return std::vector{tools::parse_pair(text)}; });
   declare_list(command, "-d,--n-depth", "N", n_depth,
                "tokens before the timed ones (default 0); the prefill is whole, so ppN at depth D is the time of D + N "
                "tokens less the time of D",

@@ -5,12 +5,12 @@
 #include <cmath>
 
 #include "bench/arguments.hpp"
-#include "bench/lists.hpp"
 #include "bench/printer.hpp"
 #include "bench/record.hpp"
 #include "bench/roofline/kernels.hpp"
 #include "bench/statistics.hpp"
 #include "common/format.hpp"
+#include "common/lists.hpp"
 #include "common/signals.hpp"
 #include "common/table.hpp"
 #include "fastkv/error.hpp"
@@ -161,7 +161,7 @@ int run_roofline(int argc, const char* const* argv) {
   command.option("-n,--n-gen", "N", options.n_gen, "tokens of decode (default 32)",
                  tools::Limits<std::int64_t>{1, 1 << 30, "must be 1 or more"});
   command.add("-t,--threads", "LIST", "threads (default: 1, and all physical cores this process may use)",
-              [&options](const std::string& text) { options.threads = parse_counts(text, 1); });
+              [&options](const std::string& text) { options.threads = tools::parse_counts(text, 1); });
   command.option("-r,--repetitions", "N", options.rounds, "rounds of everything; medians are shown (default 5)",
                  tools::Limits<int>{1, 1 << 20, "must be 1 or more"});
   command.flag("--quick", options.quick, "shorter bursts on less memory: shows that all works, not how fast");

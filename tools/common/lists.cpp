@@ -1,22 +1,20 @@
 // Lists and ranges of numbers.
-#include "bench/lists.hpp"
+#include "common/lists.hpp"
 
 #include "common/cli.hpp"
 #include "common/format.hpp"
 
-namespace fastkv::bench {
+namespace fastkv::tools {
 
 namespace {
-
-using tools::UsageError;
 
 constexpr std::size_t kMostValues = 100000;
 constexpr std::int64_t kLargest = std::int64_t{1} << 40;
 
 std::int64_t parse_count(const std::string& text, std::int64_t least) {
-  const std::int64_t value = tools::parse_integer(text);
+  const std::int64_t value = parse_integer(text);
   if (value < least || value > kLargest) {
-    throw UsageError(tools::format("must be %lld or more", static_cast<long long>(least)));
+    throw UsageError(format("must be %lld or more", static_cast<long long>(least)));
   }
   return value;
 }
@@ -45,7 +43,7 @@ std::vector<std::int64_t> parse_counts(const std::string& text, std::int64_t lea
     const std::int64_t last = parse_count(part.substr(dash + 1, sign - dash - 1), least);
     if (last < first) throw UsageError("expected FIRST-LAST with FIRST <= LAST");
     const bool times = sign != std::string::npos && part[sign] == '*';
-    const std::int64_t step = sign == std::string::npos ? 1 : tools::parse_integer(part.substr(sign + 1));
+    const std::int64_t step = sign == std::string::npos ? 1 : parse_integer(part.substr(sign + 1));
     if (step < 1 || (times && (step < 2 || first < 1))) throw UsageError("the range never ends");
     for (std::int64_t value = first; (value = times ? value * step : value + step) <= last;) {
       if (values.size() >= kMostValues) throw UsageError("too many values");
@@ -61,4 +59,4 @@ std::pair<std::int64_t, std::int64_t> parse_pair(const std::string& text) {
   return {parse_count(parts[0], 1), parse_count(parts[1], 1)};
 }
 
-}  // namespace fastkv::bench
+}  // namespace fastkv::tools

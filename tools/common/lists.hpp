@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-namespace fastkv::bench {
+namespace fastkv::tools {
 
 /// The parts of "a,b,c"; an empty part is a UsageError.
 std::vector<std::string> split_list(const std::string& text);
@@ -18,4 +18,4 @@ std::vector<std::int64_t> parse_counts(const std::string& text, std::int64_t lea
 /// "512,128": tokens of the prompt, tokens generated. Throws UsageError.
 std::pair<std::int64_t, std::int64_t> parse_pair(const std::string& text);
 
-}  // namespace fastkv::bench
+}  // namespace fastkv::tools
