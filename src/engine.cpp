@@ -198,7 +198,8 @@ RunResult Engine::run(std::span<const std::int32_t> prompt, const RunOptions& op
   prefill_control.elapsed = &stats.prefill_ms;
   const CacheFormat format{plan.cache_k, plan.cache_v, reserved_rows(plan, options)};
   Prefill filled = prefill(
-      backend, impl_->config, plan, prompt, {format, options.record_trace, options.all_logits},
+      backend, impl_->config, plan, prompt,
+      {format, options.record_trace, options.all_logits, options.record_hidden, options.score_rows},
       [&](int layer) { prefill_control.progress.layer = layer; }, prefill_control);
   stats.prefill_ms = prefill_control.clock.ms();
   stats.cache_bytes = filled.cache.bytes();
@@ -214,6 +215,8 @@ RunResult Engine::run(std::span<const std::int32_t> prompt, const RunOptions& op
 
   // the last token's logits choose the first token
   std::vector<float> logits(filled.logits.end() - vocab, filled.logits.end());
+  result.hidden = std::move(filled.hidden);
+  result.layer_scores = std::move(filled.scores);
   if (options.all_logits) result.all_logits = std::move(filled.logits);
   if (options.record_trace) {
     result.trace = std::move(filled.trace);

@@ -46,6 +46,11 @@ RunPlan make_plan(const Backend& backend, const ModelConfig& config, std::int64_
   check(!options.all_logits || options.method.method.value_or(MethodName::fastkv) == MethodName::full,
         ErrorCode::invalid_option, "--save-logits needs --method full: other methods do not compute every token");
 
+  check(options.score_rows == 0 || options.method.method.value_or(MethodName::fastkv) == MethodName::full,
+        ErrorCode::invalid_option, "scores of layers need the method full: in others layers see different tokens");
+  check(options.score_rows >= 0 && options.score_rows < n_prompt, ErrorCode::invalid_option, "scores of layers: ",
+        options.score_rows, " scoring rows of ", n_prompt, " tokens leave none to be scored");
+
   plan.method = resolve(options.method, config, n_prompt, plan.notes);
   plan_layers(plan, config);
   if (options.all_logits) plan.layers.back().tokens_out = n_prompt;
@@ -64,7 +69,7 @@ RunPlan make_plan(const Backend& backend, const ModelConfig& config, std::int64_
   plan.cache_bytes_full =
       std::size_t(n_prompt) * std::size_t(config.n_layer) * head_row * std::size_t(config.n_head_kv);
 
-  const BackendMemory bytes = backend.memory(n_prompt, scoring_rows(plan, config));
+  const BackendMemory bytes = backend.memory(n_prompt, std::max<std::int64_t>(options.score_rows, scoring_rows(plan, config)));
   plan.decode_weight_bytes = bytes.decode_weights;
   plan.cache_row_bytes = std::size_t(config.n_layer) * row;
   MemoryPlan& memory = plan.memory;

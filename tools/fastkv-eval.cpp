@@ -31,6 +31,7 @@ int main(int argc, char** argv) {
       names += (names.empty() ? "" : ", ") + std::string(one.name);
       list += "\n  " + std::string(one.name) + std::string(12 - one.name.size(), ' ') + one.summary;
     }
+    if (argc > 1 && argv[1][0] != '-') throw UsageError(argv[1] + (": expected " + names));
     CommandLine command("fastkv-eval", "SUBCOMMAND -m FILE.gguf [options]",
                         "Measures what a method changes; `fastkv-eval SUBCOMMAND --help` lists options." + list);
     if (const std::optional<int> status = command.parse(argc, argv)) return *status;

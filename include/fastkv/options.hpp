@@ -119,6 +119,8 @@ struct RunOptions {
   bool record_trace = false;       ///< keep the kept sets and the first logits in RunResult
   bool step_logits = false;        ///< keep the logits that each token of the continuation was scored by
   bool all_logits = false;         ///< keep logits of every prompt position [n, V] (full method only)
+  bool record_hidden = false;      ///< keep the last prompt token's hidden state after each layer
+  int score_rows = 0;              ///< keep what the last so many tokens attend to in each layer (full method only)
   bool force = false;              ///< run even if the memory plan exceeds what the machine has
 };
 

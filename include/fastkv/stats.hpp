@@ -160,6 +160,10 @@ struct RunResult {
   RunStats stats;
   Trace trace;                                   ///< filled if RunOptions::record_trace
   std::vector<float> step_logits;                ///< [scores, V] if RunOptions::step_logits
+  std::vector<float> hidden;                     ///< [N, D] if RunOptions::record_hidden: of the residual stream
+  /// [N, n_prompt − w] if RunOptions::score_rows = w: attention of the last w tokens to each earlier one, summed over
+  /// them and the query heads (spec/methods.md 0.2); all columns of a layer and the last w's share add up to w·H.
+  std::vector<float> layer_scores;
   std::vector<float> all_logits;                 ///< [n_prompt, V] if RunOptions::all_logits
 };
 

@@ -156,6 +156,8 @@ class Backend {
                             RunControl& control) = 0;
   /// logits [rows, V] of the last `rows` rows of x: final norm, output head.
   virtual void logits(const Hidden& x, std::int64_t rows, float* out, RunControl& control) = 0;
+  /// The last row of x, [D], on the host.
+  virtual std::vector<float> read_last(const Hidden& x) = 0;
   /// Keeps only `rows` (one head) of x: for methods run with shortcuts off.
   virtual void gather(Hidden& x, const Selection& rows) = 0;
 

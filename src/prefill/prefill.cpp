@@ -1,6 +1,7 @@
 // The loop over layers. What is kept and who goes on is the method's decision; how it is computed is the backend's.
 #include "prefill/prefill.hpp"
 
+#include <algorithm>
 #include <numeric>
 
 #include "core/check.hpp"
@@ -39,7 +40,14 @@ Prefill prefill(Backend& backend, const ModelConfig& config, const RunPlan& plan
       on_layer(l);
       check(x->n() == planned.tokens_in, ErrorCode::internal, "layer ", l, ": ", x->n(), " rows, planned ",
             planned.tokens_in);
-      auto state = backend.begin_layer(l, *x, method->needs(l, planned), control);
+      ScoreNeeds needs = method->needs(l, planned);
+      needs.rows = std::max(needs.rows, options.score_rows);
+      auto state = backend.begin_layer(l, *x, needs, control);
+      if (options.score_rows > 0) {  // Σ_h S[h, j]
+        const auto s = backend.column_scores(l, *state, {options.score_rows, options.score_rows}, control);
+        const std::vector<float> sums = backend.read(*backend.reduce_heads(*s, 1, GroupReduce::sum));
+        out.scores.insert(out.scores.end(), sums.begin(), sums.end());
+      }
       LayerChoice choice = method->select(l, planned, *state, backend, control);
 
       if (filtering && l == last_layer) out.trace.selected = positions_of(backend, *choice.next, 0, *x);
@@ -68,6 +76,10 @@ Prefill prefill(Backend& backend, const ModelConfig& config, const RunPlan& plan
         backend.finish_layer(l, *x, *state, nullptr, control);
         out.token_layers += state->n - (choice.next ? planned.tokens_out : state->n);
         if (choice.next) backend.gather(*x, *choice.next);
+      }
+      if (options.record_hidden && !filtering) {
+        const std::vector<float> last = backend.read_last(*x);
+        out.hidden.insert(out.hidden.end(), last.begin(), last.end());
       }
       out.token_layers += x->n();
       out.layer_times.push_back(backend.take_stage_times());

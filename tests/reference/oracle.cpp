@@ -295,6 +295,7 @@ OracleResult OraclePass::go(std::span<const std::int32_t> prompt) {
         result_.tsp_kept = positions;
       }
     }
+    out.hidden = x.back();
     result_.layers.push_back(std::move(out));
   }
   if (run_.prompt_logits)

@@ -41,6 +41,7 @@ struct OracleLayer {
   Matrix raw;                                   ///< S [H][scored rows]; empty: nothing was scored
   Matrix pooled;                                ///< P [H][scored rows], where the method pools
   Matrix grouped;                               ///< [stored heads][scored rows] what each one's rows are ranked by
+  std::vector<double> hidden;                   ///< [D] the last row after the layer
   std::vector<double> propagation;              ///< z (FastKV), u (PyramidInfer); empty: every row goes on
   std::vector<std::int32_t> positions;          ///< [n] original positions of the rows that entered
   std::vector<std::vector<std::int32_t>> kept;  ///< [stored heads] positions, ascending

@@ -76,9 +76,10 @@ class Evaluation {
   void finish(OrderedJson scores, const std::string& text);
 
   EvalFlags& flags() { return flags_; }
+  /// Progress and signals, for an engine beside engine().
+  Callbacks callbacks();
 
  private:
-  Callbacks callbacks();
 
   EvalFlags& flags_;
   MethodOptions method_;

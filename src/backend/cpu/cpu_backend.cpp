@@ -282,6 +282,10 @@ std::unique_ptr<Selection> CpuBackend::repeat(const Selection& one, int heads) {
 std::vector<std::int32_t> CpuBackend::read(const Selection& selection, int head) {
   return as<CpuSelection>(selection).rows[std::size_t(head)];
 }
+std::vector<float> CpuBackend::read_last(const Hidden& x) {
+  const float* end = as<CpuHidden>(x).x.data() + x.n() * config_.n_embd;
+  return {end - config_.n_embd, end};
+}
 std::vector<float> CpuBackend::read(const Scores& scores) {
   const auto& s = as<CpuScores>(scores).s;
   return {s.data(), s.data() + s.size()};

@@ -44,6 +44,7 @@ class CpuBackend final : public Backend {
                                           RunControl& control) override;
   void finish_layer(int layer, Hidden& x, const LayerState& state, const Selection* next, RunControl& control) override;
   void logits(const Hidden& x, std::int64_t rows, float* out, RunControl& control) override;
+  std::vector<float> read_last(const Hidden& x) override;
   void gather(Hidden& x, const Selection& rows) override;
 
   std::unique_ptr<Scores> column_scores(int layer, const LayerState& state, const ColumnScores& wanted,
