@@ -184,7 +184,7 @@ TEST(EvalErrors, Usage) {
     EXPECT_EQ(outcome.status, status) << outcome.err;
     return outcome.err;
   };
-  EXPECT_EQ(refusal({}, 2), "fastkv-eval: expected a subcommand: nll\n");
+  EXPECT_EQ(refusal({}, 2).rfind("fastkv-eval: expected a subcommand: ", 0), 0u);
   EXPECT_EQ(refusal({"nll"}, 2), "fastkv-eval: no model: -m FILE\n");
   EXPECT_EQ(refusal({"nll", "-m", "x"}, 2), "fastkv-eval: no rows: --rows FILE\n");
   EXPECT_EQ(refusal({"nll", "-m", "x", "--rows", "r", "--method", "full,full"}, 2),

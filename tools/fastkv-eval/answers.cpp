@@ -78,7 +78,7 @@ std::pair<OrderedJson, std::string> score_table(const std::vector<OrderedJson>& 
     for (const std::string& field : group) of[field] = example.at(field);
     of["method"] = example.at("method");
     auto row = std::find_if(rows.begin(), rows.end(), [&](const auto& r) { return r.first == of; });
-    if (row == rows.end()) row = rows.insert(rows.end(), {of, {}});
+    if (row == rows.end()) row = rows.emplace(rows.end(), of, std::vector<double>());
     row->second.push_back(100 * example.at("score").get<double>());
   }
   for (auto& [of, values] : rows) {
