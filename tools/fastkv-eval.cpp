@@ -17,7 +17,14 @@ struct Subcommand {
 };
 
 constexpr Subcommand kSubcommands[] = {
+    {"ppl", run_ppl, "perplexity of a text"},
+    {"kld", run_kld, "divergence from full on a text"},
     {"nll", run_nll, "how likely given continuations are"},
+    {"overlap", run_overlap, "whether layers attend to the same tokens, and to how few"},
+    {"hidden", run_hidden, "distance of hidden states from full's, by the layer that drops tokens"},
+    {"choose-tsp", run_choose_tsp, "the TSP layer for a model and a text"},
+    {"ablation", run_ablation, "FastKV's TSP layer, TSP rate and retention: divergence against time"},
+    {"latency", run_latency, "time of prompt and generation, stage by stage"},
 };
 
 }  // namespace

@@ -185,6 +185,7 @@ TEST(EvalErrors, Usage) {
     return outcome.err;
   };
   EXPECT_EQ(refusal({}, 2).rfind("fastkv-eval: expected a subcommand: ", 0), 0u);
+  EXPECT_EQ(refusal({"nll2"}, 2).substr(0, 27), "fastkv-eval: nll2: expected");
   EXPECT_EQ(refusal({"nll"}, 2), "fastkv-eval: no model: -m FILE\n");
   EXPECT_EQ(refusal({"nll", "-m", "x"}, 2), "fastkv-eval: no rows: --rows FILE\n");
   EXPECT_EQ(refusal({"nll", "-m", "x", "--rows", "r", "--method", "full,full"}, 2),

@@ -18,6 +18,13 @@ OrderedJson read(const std::string& path) {
   return OrderedJson::parse(file);
 }
 
+/// The file but for what no two runs share.
+OrderedJson untimed(const std::string& path) {
+  OrderedJson json = read(path);
+  for (OrderedJson& example : json["examples"]) example.erase("prefill_ms");
+  return json;
+}
+
 template <class E>
 std::string refusal(const std::function<void()>& body) {
   try {
@@ -143,7 +150,7 @@ TEST(ResumedRun, EqualsAWholeOne) {
   EXPECT_LT(part["examples"].size(), 800u);
   EXPECT_EQ(run_program("fastkv-eval", arguments("parts.json")).status, 2) << "--resume was not asked for";
   EXPECT_EQ(run_program("fastkv-eval", arguments("parts.json", {"--resume"})).status, 0);
-  EXPECT_EQ(read(scratch / "parts.json"), read(scratch / "whole.json"));
+  EXPECT_TRUE(untimed(scratch / "parts.json") == untimed(scratch / "whole.json")) << "too long to show";
   // nothing is left to do: the model is not even loaded
   const Outcome again = run_program("fastkv-eval", arguments("parts.json", {"--resume"}));
   EXPECT_EQ(again.status, 0);

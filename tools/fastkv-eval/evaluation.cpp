@@ -20,10 +20,9 @@ void EvalFlags::declare_model(CommandLine& command) {
   declare_memory_options(command, run);
 }
 
-void EvalFlags::declare_methods(CommandLine& command) {
+void EvalFlags::declare_methods(CommandLine& command, const char* help) {
   command.group("Methods");
-  command.add("--method", "LIST", "full,fastkv (default), other methods, all; each reads those flags that it knows",
-              [this](const std::string& text) { methods = parse_methods(text); });
+  command.add("--method", "LIST", help, [this](const std::string& text) { methods = parse_methods(text); });
   method.declare_parameters(command);
 }
 

@@ -31,8 +31,10 @@ struct EvalFlags {
 
   /// -m and the machine, -c, -ctk, -ctv.
   void declare_model(CommandLine& command);
-  /// --method as a list, and the parameters; `help` follows "full,fastkv (default), other methods, all".
-  void declare_methods(CommandLine& command);
+  /// --method as a list, and the parameters.
+  void declare_methods(
+      CommandLine& command,
+      const char* help = "full,fastkv (default), other methods, all; each reads those flags that it knows");
   /// --limit N `what`.
   void declare_limit(CommandLine& command, const std::string& what);
   /// --seed of what is drawn at random.
@@ -80,7 +82,6 @@ class Evaluation {
   Callbacks callbacks();
 
  private:
-
   EvalFlags& flags_;
   MethodOptions method_;
   Engine engine_;

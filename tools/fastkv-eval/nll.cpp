@@ -1,12 +1,11 @@
 // fastkv-eval nll: per row and method the negative log-likelihood of the continuation; means per task.
 #include <algorithm>
 #include <optional>
-#include <span>
 
 #include "common/format.hpp"
 #include "common/table.hpp"
-#include "fastkv-eval/divergence.hpp"
 #include "fastkv-eval/evaluation.hpp"
+#include "fastkv-eval/row_scores.hpp"
 #include "fastkv-eval/rows.hpp"
 #include "fastkv-eval/statistics.hpp"
 #include "fastkv-eval/subcommands.hpp"
@@ -38,43 +37,12 @@ struct Flags : EvalFlags {
 };
 
 RunOptions options_of(const Evaluation& evaluation, MethodName method, const Row& row) {
-  RunOptions options = evaluation.options_for(method);
-  options.step_logits = evaluation.has(MethodName::full);
-  options.continuation = row.opening;
-  options.continuation.insert(options.continuation.end(), row.continuation.begin(), row.continuation.end());
-  return options;
+  return row_options(evaluation.options_for(method), row, evaluation.has(MethodName::full));
 }
 
 std::string key_of(const Row& row, MethodName method) { return std::to_string(row.line) + "/" + name(method); }
 
-/// The scores of one row under one method, means over the continuation's tokens; against `full` if it is not null.
-OrderedJson example_of(const Row& row, MethodName method, const RunResult& result, const RunResult* full) {
-  const auto tokens = static_cast<double>(row.continuation.size());
-  double nll = 0, kl = 0, same = 0;
-  bool greedy = true;  // every token was the best one: a greedy answer goes on with the continuation
-  for (std::size_t t = row.opening.size(); t < result.scores.size(); ++t) {
-    nll -= result.scores[t].log_prob;
-    greedy = greedy && result.scores[t].best;
-    if (!full) continue;
-    const std::size_t vocab = result.step_logits.size() / result.scores.size();
-    const Divergence d = divergence(std::span(full->step_logits).subspan(t * vocab, vocab),
-                                    std::span(result.step_logits).subspan(t * vocab, vocab));
-    kl += d.kl;
-    same += d.same;
-  }
-  OrderedJson example = {{"line", row.line}};
-  if (!row.task.empty()) example["task"] = row.task;
-  example.update({{"method", name(method)},
-                  {"prompt_tokens", row.prompt.size()},
-                  {"continuation_tokens", row.continuation.size()},
-                  {"nll", nll / tokens},
-                  {"greedy_equal", greedy}});
-  if (result.stats.coverage) example["coverage"] = *result.stats.coverage;
-  if (full) example["kl_to_full"] = kl / tokens, example["same_best_as_full"] = same / tokens;
-  return example;
-}
-
-std::vector<OrderedJson> score_rows(Evaluation& evaluation, const std::vector<Row>& rows) {
+std::vector<OrderedJson> score(Evaluation& evaluation, const std::vector<Row>& rows) {
   std::vector<OrderedJson> examples;
   for (const Row& row : rows) {
     std::optional<RunResult> full;  // run once a row, when a first example needs it
@@ -82,8 +50,10 @@ std::vector<OrderedJson> score_rows(Evaluation& evaluation, const std::vector<Ro
     for (MethodName method : evaluation.methods()) {
       examples.push_back(evaluation.example(key_of(row, method), [&] {
         if (evaluation.has(MethodName::full) && !full) full = run(MethodName::full);
-        if (method == MethodName::full) return example_of(row, method, *full, nullptr);
-        return example_of(row, method, run(method), full ? &*full : nullptr);
+        OrderedJson example = {{"method", name(method)}};
+        example.update(method == MethodName::full ? row_scores(row, *full, nullptr)
+                                                  : row_scores(row, run(method), full ? &*full : nullptr));
+        return example;
       }));
     }
   }
@@ -94,29 +64,20 @@ std::vector<OrderedJson> score_rows(Evaluation& evaluation, const std::vector<Ro
 void means(const std::vector<OrderedJson>& examples, const std::vector<MethodName>& methods, const std::string& task,
            OrderedJson& scores, Table& table) {
   const auto of_method = [&](MethodName method) {
-    std::vector<const OrderedJson*> found;
+    std::vector<OrderedJson> found;
     for (const OrderedJson& example : examples) {
       if (example["method"] == name(method) && (task.empty() || example.value("task", "") == task))
-        found.push_back(&example);
+        found.push_back(example);
     }
     return found;
   };
-  const std::vector<const OrderedJson*> full = of_method(MethodName::full);
+  const std::vector<double> full = column(of_method(MethodName::full), "nll");
   for (MethodName method : methods) {
-    const std::vector<const OrderedJson*> found = of_method(method);
-    const auto column = [&](const char* field) {
-      std::vector<double> values;
-      for (const OrderedJson* example : found) {
-        if (example->contains(field)) values.push_back((*example)[field].get<double>());
-      }
-      return values;
-    };
-    const std::vector<double> nll = column("nll"), kl = column("kl_to_full"), same = column("same_best_as_full");
-    std::vector<double> excess, greedy;
-    for (std::size_t r = 0; r < found.size(); ++r) {
-      greedy.push_back((*found[r])["greedy_equal"].get<bool>());
-      if (!full.empty()) excess.push_back(nll[r] - (*full[r])["nll"].get<double>());
-    }
+    const std::vector<OrderedJson> found = of_method(method);
+    const std::vector<double> nll = column(found, "nll"), greedy = column(found, "greedy_equal"),
+                              kl = column(found, "kl_to_full"), same = column(found, "same_best_as_full");
+    std::vector<double> excess;
+    for (std::size_t r = 0; r < full.size(); ++r) excess.push_back(nll[r] - full[r]);
     OrderedJson score;
     score["task"] = task.empty() ? "all rows" : task;
     score["method"] = name(method);
@@ -156,7 +117,7 @@ int run_nll(int argc, const char* const* argv) {
   evaluation.setting("rows", flags.rows);
   evaluation.setting("against_full", evaluation.has(MethodName::full));
   evaluation.begin("rows", keys);
-  const std::vector<OrderedJson> examples = score_rows(evaluation, rows);
+  const std::vector<OrderedJson> examples = score(evaluation, rows);
 
   std::vector<std::string> tasks;
   for (const Row& row : rows) {

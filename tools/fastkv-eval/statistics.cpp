@@ -11,7 +11,8 @@ namespace fastkv::tools {
 Mean mean_of(const std::vector<double>& values) {
   Mean m;
   const auto n = static_cast<double>(values.size());
-  for (double value : values) m.mean += value / n;
+  for (double value : values) m.mean += value;
+  m.mean /= n;
   if (values.size() < 2) return m;
   double squares = 0;
   for (double value : values) squares += (value - m.mean) * (value - m.mean);
@@ -25,6 +26,16 @@ OrderedJson json_of(const Mean& m) {
 
 std::string text_of(const Mean& m, int digits) {
   return format("%.*f", digits, m.mean) + (m.error ? format(" ± %.*f", digits, *m.error) : "");
+}
+
+std::vector<double> column(const std::vector<OrderedJson>& examples, const char* field) {
+  std::vector<double> values;
+  for (const OrderedJson& example : examples) {
+    const auto found = example.find(field);
+    if (found == example.end()) continue;
+    values.push_back(found->is_boolean() ? found->get<bool>() : found->get<double>());
+  }
+  return values;
 }
 
 double quantile(std::vector<double> values, double q) {

@@ -22,6 +22,9 @@ OrderedJson json_of(const Mean& m);
 /// "0.123 ± 0.045".
 std::string text_of(const Mean& m, int digits = 3);
 
+/// The numbers of a field of examples (true: 1), of those that have it.
+std::vector<double> column(const std::vector<OrderedJson>& examples, const char* field);
+
 /// The value below which the share `q` of the values lies, interpolated between neighbours; of none: 0.
 double quantile(std::vector<double> values, double q);
 

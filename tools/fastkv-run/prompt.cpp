@@ -1,13 +1,9 @@
 // From the flags to token ids.
 #include "fastkv-run/prompt.hpp"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
 #include <chrono>
-#include <cstring>
 
+#include "common/input.hpp"
 #include "fastkv/error.hpp"
 #include "fastkv/report.hpp"
 
@@ -20,24 +16,6 @@ int hex_digit(char c) {
   if (c >= 'a' && c <= 'f') return c - 'a' + 10;
   if (c >= 'A' && c <= 'F') return c - 'A' + 10;
   return -1;
-}
-
-/// All bytes of a file, or of stdin for "-".
-std::string read_document(const std::string& path) {
-  const bool standard = path == "-";
-  const std::string name = standard ? "stdin" : path;
-  const int fd = standard ? STDIN_FILENO : open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) throw Error(ErrorCode::io, "cannot open " + name + ": " + std::strerror(errno));
-  std::string text;
-  std::vector<char> buffer(1 << 20);
-  ssize_t n;
-  while ((n = read(fd, buffer.data(), buffer.size())) != 0) {
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) throw Error(ErrorCode::io, "cannot read " + name + ": " + std::strerror(errno));
-    text.append(buffer.data(), static_cast<std::size_t>(n));
-  }
-  if (!standard) close(fd);
-  return text;
 }
 
 double milliseconds_since(std::chrono::steady_clock::time_point start) {
