@@ -17,6 +17,7 @@ struct Subcommand {
 };
 
 constexpr Subcommand kSubcommands[] = {
+    {"longbench", run_longbench, "LongBench's own questions and scores"},
     {"ppl", run_ppl, "perplexity of a text"},
     {"kld", run_kld, "divergence from full on a text"},
     {"nll", run_nll, "how likely given continuations are"},

@@ -95,6 +95,9 @@ class CommandLine {
 /// "expected a, b or c" for the words that are not hidden.
 std::string expected_words(const std::vector<std::string>& words);
 
+/// Levenshtein distance, for suggestions.
+std::size_t edit_distance(const std::string& a, const std::string& b);
+
 /// Whether llama.cpp has an option of this spelling (dashes in long names), supported by fastkv or not.
 bool is_llama_cpp_option(const std::string& spelling);
 

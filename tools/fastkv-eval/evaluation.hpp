@@ -74,6 +74,8 @@ class Evaluation {
   /// A run that stops on signals and shows its progress. `on_text` gets generated text and says whether to go on.
   RunResult run(std::span<const std::int32_t> prompt, const RunOptions& options,
                 const std::function<bool(std::string_view)>& on_text = {});
+  /// Writes what is finished to the file, before something else may throw.
+  void save() { results_->save(); }
   /// Writes the scores, a flat object each, and prints `text` on stdout.
   void finish(OrderedJson scores, const std::string& text);
 

@@ -6,7 +6,6 @@
 #include <fstream>
 
 #include "common/format.hpp"
-#include "fastkv/error.hpp"
 
 namespace fastkv::tools {
 
@@ -26,16 +25,13 @@ void read_jsonl(const std::string& path, const char* what, std::int64_t limit,
   std::int64_t objects = 0;
   for (std::int64_t line = 1; (limit == 0 || objects < limit) && std::getline(file, text); ++line) {
     if (text.find_first_not_of(" \t\r") == text.npos) continue;
-    const std::string where = format("%s: line %lld: ", path.c_str(), static_cast<long long>(line));
-    const Json object = Json::parse(text, nullptr, false);
-    if (object.is_discarded()) throw Error(ErrorCode::bad_file, where + "not JSON");
-    if (!object.is_object())
-      throw Error(ErrorCode::bad_file, where + "expected an object, found " + object.type_name());
-    try {
+    located(format("%s: line %lld", path.c_str(), static_cast<long long>(line)), [&] {
+      const Json object = Json::parse(text, nullptr, false);
+      if (object.is_discarded()) throw Error(ErrorCode::bad_file, "not JSON");
+      if (!object.is_object())
+        throw Error(ErrorCode::bad_file, std::string("expected an object, found ") + object.type_name());
       read(line, object);
-    } catch (const Error& error) {
-      throw Error(error.code(), where + error.what());
-    }
+    });
     ++objects;
   }
   if (file.bad()) throw Error(ErrorCode::io, "cannot read " + path + ": " + std::strerror(errno));

@@ -7,8 +7,19 @@
 #include <vector>
 
 #include "core/json.hpp"
+#include "fastkv/error.hpp"
 
 namespace fastkv::tools {
+
+/// What `work` returns; an Error that it throws goes on with "`where`: " before it.
+template <class Work>
+auto located(const std::string& where, const Work& work) {
+  try {
+    return work();
+  } catch (const Error& error) {
+    throw Error(error.code(), where + ": " + error.what());
+  }
+}
 
 /// Calls `read` with each line's number, from 1, and its object; white lines are skipped; at most `limit` objects
 /// (0: all). Throws Error io; bad_file for a line that is no JSON object and for a file without any ("no `what`"). An
