@@ -136,7 +136,8 @@ TEST(ResumedRun, EqualsAWholeOne) {
             "\n";
   const std::string file = scratch.write("rows.jsonl", rows);
   const auto arguments = [&](const std::string& out, std::vector<std::string> more = {}) {
-    more.insert(more.begin(), {"nll", "-m", model, "--rows", file, "-o", scratch / out, "--progress", "json"});
+    more.insert(more.begin(),
+                {"nll", "-m", model, "--rows", file, "-o", scratch / out, "--progress", "json", "-t", "1"});
     return more;
   };
   EXPECT_EQ(run_program("fastkv-eval", arguments("whole.json")).status, 0);
