@@ -74,6 +74,9 @@ TEST(Table, Columns) {
   table.row({"full", "12.50 s"});
   table.row({"fastkv", "3.20 s"});
   EXPECT_EQ(table.text(), "method     TTFT\n------  -------\nfull    12.50 s\nfastkv   3.20 s\n");
+  Table characters({"score", "n"});
+  characters.row({"1 ± 2", "10"});
+  EXPECT_EQ(characters.text(), "score   n\n-----  --\n1 ± 2  10\n") << "as wide as its characters, not its bytes";
 }
 
 TEST(Nodes, OneLineEach) {

@@ -42,6 +42,8 @@ TEST(Lists, WhatIsWrong) {
   EXPECT_EQ(refusal("1-8+0"), "the range never ends");
   EXPECT_EQ(refusal("1-8+"), "expected an integer");
   EXPECT_EQ(refusal("1-1000000000"), "too many values");
+  EXPECT_EQ(parse_distinct_counts("3,1-2"), Counts({3, 1, 2}));
+  EXPECT_THROW(parse_distinct_counts("3,1-4"), UsageError);
   EXPECT_EQ(parse_pair("512,128"), std::make_pair(std::int64_t{512}, std::int64_t{128}));
   EXPECT_THROW(parse_pair("512"), UsageError);
   EXPECT_THROW(parse_pair("512,0"), UsageError);

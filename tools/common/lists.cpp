@@ -1,6 +1,8 @@
 // Lists and ranges of numbers.
 #include "common/lists.hpp"
 
+#include <algorithm>
+
 #include "common/cli.hpp"
 #include "common/format.hpp"
 
@@ -50,6 +52,14 @@ std::vector<std::int64_t> parse_counts(const std::string& text, std::int64_t lea
       values.push_back(value);
     }
   }
+  return values;
+}
+
+std::vector<std::int64_t> parse_distinct_counts(const std::string& text, std::int64_t least) {
+  std::vector<std::int64_t> values = parse_counts(text, least), sorted = values;
+  std::sort(sorted.begin(), sorted.end());
+  const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
+  if (twice != sorted.end()) throw UsageError(format("%lld is named twice", static_cast<long long>(*twice)));
   return values;
 }
 

@@ -15,6 +15,9 @@ std::vector<std::string> split_list(const std::string& text);
 /// UsageError, also for numbers below `least` and for ranges of more than 100,000 values.
 std::vector<std::int64_t> parse_counts(const std::string& text, std::int64_t least = 0);
 
+/// As parse_counts(), but a value that comes twice is a UsageError too.
+std::vector<std::int64_t> parse_distinct_counts(const std::string& text, std::int64_t least = 0);
+
 /// "512,128": tokens of the prompt, tokens generated. Throws UsageError.
 std::pair<std::int64_t, std::int64_t> parse_pair(const std::string& text);
 
