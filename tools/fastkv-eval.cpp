@@ -18,6 +18,8 @@ struct Subcommand {
 
 constexpr Subcommand kSubcommands[] = {
     {"longbench", run_longbench, "LongBench's own questions and scores"},
+    {"ruler", run_ruler, "RULER's tasks, from its files or generated"},
+    {"niah", run_niah, "a needle in a haystack, by length and depth"},
     {"ppl", run_ppl, "perplexity of a text"},
     {"kld", run_kld, "divergence from full on a text"},
     {"nll", run_nll, "how likely given continuations are"},

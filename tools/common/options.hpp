@@ -23,9 +23,7 @@ void declare_compute_option(CommandLine& command, EngineOptions& options);
 void declare_placement_options(CommandLine& command, EngineOptions& options);
 
 /// -c, -ctk, -ctv, -fa, --force.
-void declare_memory_options(
-    CommandLine& command, RunOptions& options,
-    const char* context_help = "context in tokens; 0 (default): what this run needs, at most the trained context");
+void declare_memory_options(CommandLine& command, RunOptions& options);
 
 /// The flags of a method, FastKV's authors' spellings included.
 class MethodFlags {

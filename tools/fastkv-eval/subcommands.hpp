@@ -5,6 +5,8 @@ namespace fastkv::tools {
 
 // `argv[0]` is the subcommand's name. They return the exit status; everything that goes wrong is thrown.
 int run_longbench(int argc, const char* const* argv);
+int run_ruler(int argc, const char* const* argv);
+int run_niah(int argc, const char* const* argv);
 int run_nll(int argc, const char* const* argv);
 int run_ppl(int argc, const char* const* argv);
 int run_kld(int argc, const char* const* argv);
