@@ -114,9 +114,8 @@ void declare_placement_options(CommandLine& command, EngineOptions& options) {
   });
 }
 
-void declare_memory_options(CommandLine& command, RunOptions& options) {
-  command.option("-c,--ctx-size", "N", options.context,
-                 "context in tokens; 0 (default): what this run needs, at most the trained context",
+void declare_memory_options(CommandLine& command, RunOptions& options, const char* context_help) {
+  command.option("-c,--ctx-size", "N", options.context, context_help,
                  Limits<int>{0, 1 << 30, "must be 0 or more"});
   const std::vector<std::pair<std::string, CacheType>> types = {
       {"f32", CacheType::f32}, {"f16", CacheType::f16}, {"bf16", CacheType::bf16}, {"q8_0", CacheType::q8_0}};

@@ -23,7 +23,9 @@ void declare_compute_option(CommandLine& command, EngineOptions& options);
 void declare_placement_options(CommandLine& command, EngineOptions& options);
 
 /// -c, -ctk, -ctv, -fa, --force.
-void declare_memory_options(CommandLine& command, RunOptions& options);
+void declare_memory_options(
+    CommandLine& command, RunOptions& options,
+    const char* context_help = "context in tokens; 0 (default): what this run needs, at most the trained context");
 
 /// The flags of a method, FastKV's authors' spellings included.
 class MethodFlags {

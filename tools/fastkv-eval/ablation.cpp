@@ -151,10 +151,15 @@ int run_ablation(int argc, const char* const* argv) {
 
   std::vector<OrderedJson> full;                             // [rows]
   std::vector<std::vector<OrderedJson>> found(grid.size());  // [points][rows]
+  bool warm = false;
   for (const Row& row : rows) {
     std::optional<RunResult> base;  // run once a row, when a first example needs it
     const auto run_base = [&] {
-      if (!base) base = evaluation.run(row.prompt, row_options(evaluation.options_for(MethodName::full), row, true));
+      if (base) return;
+      const RunOptions options = row_options(evaluation.options_for(MethodName::full), row, true);
+      if (!warm) evaluation.run(row.prompt, options);  // the first run touches memory that others find
+      warm = true;
+      base = evaluation.run(row.prompt, options);
     };
     full.push_back(evaluation.example(key(row, "full"), [&] {
       run_base();

@@ -11,13 +11,13 @@
 
 namespace fastkv::tools {
 
-void EvalFlags::declare_model(CommandLine& command) {
+void EvalFlags::declare_model(CommandLine& command, const char* context_help) {
   command.group("Model and machine");
   declare_model_options(command, engine);
   declare_thread_options(command, engine);
   declare_compute_option(command, engine);
   declare_placement_options(command, engine);
-  declare_memory_options(command, run);
+  context_help ? declare_memory_options(command, run, context_help) : declare_memory_options(command, run);
 }
 
 void EvalFlags::declare_methods(CommandLine& command, const char* help) {

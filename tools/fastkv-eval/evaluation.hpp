@@ -29,8 +29,8 @@ struct EvalFlags {
   Log log;
   ProgressReport progress;
 
-  /// -m and the machine, -c, -ctk, -ctv.
-  void declare_model(CommandLine& command);
+  /// -m and the machine, -ctk, -ctv, and -c with a help of its own where it is not the context.
+  void declare_model(CommandLine& command, const char* context_help = nullptr);
   /// --method as a list, and the parameters.
   void declare_methods(
       CommandLine& command,

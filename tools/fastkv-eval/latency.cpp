@@ -76,6 +76,7 @@ int run_latency(int argc, const char* const* argv) {
   evaluation.setting("threads_batch", evaluation.engine().info().threads_batch);
   evaluation.begin("runs", keys);
 
+  bool warm = false;
   OrderedJson scores = OrderedJson::array();
   Table table({"tokens", "method", "prefill", "tokens/s", "faster than the first", "a generated token",
                "faster than the first", "cache"});
@@ -89,6 +90,8 @@ int run_latency(int argc, const char* const* argv) {
       for (std::size_t m = 0; m < evaluation.methods().size(); ++m) {
         const MethodName method = evaluation.methods()[m];
         found[m].push_back(evaluation.example(key(length, r, method), [&] {
+          if (!warm) evaluation.run(prompt, options_of(method));  // the first run touches memory that others find
+          warm = true;
           const RunResult result = evaluation.run(prompt, options_of(method));
           const RunStats& stats = result.stats;
           StageTimes prefill = stats.prefill_ends;

@@ -29,7 +29,7 @@ struct Flags : EvalFlags {
   std::optional<Compute> base_compute;
 
   void declare(CommandLine& command) {
-    declare_model(command);
+    declare_model(command, "tokens of a window, of which the second half is scored (default 512)");
     command.group("Text");
     text.declare(command);
     command.option("--stride", "N", stride, "tokens from one window to the next (default: -c, the window's length)",
