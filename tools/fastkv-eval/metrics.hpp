@@ -36,7 +36,8 @@ double retrieval(std::string_view prediction, std::string_view reference);
 double count(std::string_view prediction, std::string_view reference);
 
 /// 1 − (insertions and deletions) / (sum of lengths) between the first line of the prediction without "`", "#" and
-/// "//" (empty if there is none) and the reference, in characters: the ratio of rapidfuzz, unrounded.
+/// "//" (empty if there is none) and the reference, in characters: the ratio of rapidfuzz. LongBench's scorer takes
+/// fuzzywuzzy's, rounded to hundredths; without the package python-Levenshtein that one is another, lower measure.
 double code_similarity(std::string_view prediction, std::string_view reference);
 
 /// What LongBench scores of its few-shot sets: the first line, after newlines at the start.

@@ -1,7 +1,6 @@
 // fastkv-eval longbench: LongBench's questions under every method, scored as its own scorer does.
 #include <algorithm>
 #include <filesystem>
-#include <map>
 
 #include "common/format.hpp"
 #include "fastkv-eval/answers.hpp"
@@ -95,8 +94,13 @@ class Run {
     evaluation_.begin("answers", keys);
     std::vector<OrderedJson> whole, by_length;
     for (const Task& task : tasks_) {
-      const std::vector<OrderedJson> examples = answer(task);
+      std::vector<OrderedJson> examples = answer(task);
       std::vector<OrderedJson>& scored = task.set.e ? by_length : whole;
+      if (task.set.e) {
+        std::stable_sort(examples.begin(), examples.end(), [](const OrderedJson& a, const OrderedJson& b) {
+          return a["class"].get<std::string>() < b["class"].get<std::string>();
+        });
+      }
       scored.insert(scored.end(), examples.begin(), examples.end());
     }
     auto [scores, table] = score_table(whole, {"task"});
