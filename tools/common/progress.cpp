@@ -14,8 +14,8 @@ namespace fastkv::tools {
 
 namespace {
 
-constexpr double kQuietMs = 1000;       // stages shorter than this say nothing
-constexpr double kLineEveryMs = 30000;  // without a terminal: a line at least this often
+constexpr double kQuietMs = 1000;                      // stages shorter than this say nothing
+constexpr auto kLineEvery = std::chrono::seconds(30);  // without a terminal: a line at least this often
 constexpr auto kRedraw = std::chrono::milliseconds(100);
 
 const char* verb(Progress::Stage stage) {
@@ -73,8 +73,10 @@ void ProgressReport::update(const Progress& progress) {
   last_ = progress;
   if (new_stage) {
     last_tenth_ = 0;
-    last_printed_ms_ = 0;
-    wipe();
+    if (items_.empty()) {
+      last_line_ = Clock::now();
+      wipe();
+    }
   }
   if (mode_ == Mode::off || !log_) return;
   if (mode_ == Mode::json) {
@@ -91,10 +93,10 @@ void ProgressReport::update(const Progress& progress) {
 }
 
 void ProgressReport::items(const char* what, std::int64_t done, std::int64_t total) {
+  items_ = std::string(what) + format(" %lld of %lld", static_cast<long long>(done), static_cast<long long>(total));
   if (done == 0) {
-    items_start_ = Clock::now();
-    last_tenth_ = 0;
-    last_printed_ms_ = 0;
+    items_start_ = last_line_ = Clock::now();
+    items_tenth_ = 0;
     wipe();
     return;
   }
@@ -107,14 +109,12 @@ void ProgressReport::items(const char* what, std::int64_t done, std::int64_t tot
     return;
   }
   if (!log_->shows(Level::info) || (mode_ == Mode::automatic && ms < kQuietMs)) return;
-  std::string text = format("%lld of %lld", static_cast<long long>(done), static_cast<long long>(total));
-  if (done < total) text += ", ETA " + format_duration(ms / 1000 * (1 - fraction) / fraction);
+  if (done < total) items_ += ", ETA " + format_duration(ms / 1000 * (1 - fraction) / fraction);
   if (terminal_) {
-    draw(what, fraction, text);
-  } else if (static_cast<int>(fraction * 10) > last_tenth_ || ms - last_printed_ms_ >= kLineEveryMs) {
-    last_tenth_ = static_cast<int>(fraction * 10);
-    last_printed_ms_ = ms;
-    log_->info(std::string(what) + ": " + text);
+    draw("", fraction, items_);
+  } else if (static_cast<int>(fraction * 10) > items_tenth_ || quiet_for_long()) {
+    items_tenth_ = static_cast<int>(fraction * 10);
+    line(items_);
   }
 }
 
@@ -124,9 +124,10 @@ void ProgressReport::draw(const char* what, std::optional<double> fraction, cons
   last_output_ = now;
   winsize size{};
   const int columns = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
-  std::string text = format("%-10s ", what);
+  std::string text = items_.empty() || figures == items_ ? "" : items_ + "  ";
+  if (*what) text += format("%-10s ", what);
   if (fraction) {
-    const int width = std::clamp(columns - 70, 10, 40);
+    const int width = std::clamp(columns - 70 - static_cast<int>(items_.size()), 10, 40);
     const int filled = std::clamp(static_cast<int>(*fraction * width), 0, width);
     text += "[" + std::string(filled, '#') + std::string(width - filled, '.') + "] " +
             format("%3.0f %% ", 100 * std::clamp(*fraction, 0.0, 1.0));
@@ -141,12 +142,19 @@ void ProgressReport::print(const Progress& progress) {
   const int tenth = static_cast<int>(progress.fraction * 10);
   // generated text shows its own progress; a line now and then is for text that goes to a file
   const bool by_share = progress.stage != Progress::Stage::decode;
-  if (!(by_share && tenth > last_tenth_) && progress.time_ms - last_printed_ms_ < kLineEveryMs) return;
+  const bool next_tenth = by_share && tenth > last_tenth_ && items_.empty();
+  if (!next_tenth && !quiet_for_long()) return;
   last_tenth_ = tenth;
-  last_printed_ms_ = progress.time_ms;
   const std::string share = progress.total > 0 ? format("%3.0f %%  ", 100 * progress.fraction) : "";
-  log_->info(std::string(verb(progress.stage)) + ": " + share + figures(progress));
+  line((items_.empty() ? "" : items_ + "; ") + verb(progress.stage) + ": " + share + figures(progress));
 }
+
+void ProgressReport::line(const std::string& text) {
+  last_line_ = Clock::now();
+  log_->info(text);
+}
+
+bool ProgressReport::quiet_for_long() const { return Clock::now() - last_line_ >= kLineEvery; }
 
 void ProgressReport::wipe() {
   if (!drawn_) return;

@@ -19,7 +19,8 @@ class ProgressReport {
   void start(Log& log, bool text_on_screen);
 
   void update(const Progress& progress);
-  /// `done` of `total` items of a longer piece of work ("rows") are finished; 0: it begins.
+  /// `done` of `total` items of a longer piece of work ("rows") are finished; 0: it begins. From then on update() shows
+  /// how far the item at work is, beside how many are done; without a terminal it speaks only when an item takes long.
   void items(const char* what, std::int64_t done, std::int64_t total);
   /// Takes the bar off the screen.
   void wipe();
@@ -33,13 +34,15 @@ class ProgressReport {
   /// `fraction`: none where the end is not known.
   void draw(const char* what, std::optional<double> fraction, const std::string& figures);
   void print(const Progress& progress);
+  void line(const std::string& text);
+  bool quiet_for_long() const;
 
   Log* log_ = nullptr;
   bool terminal_ = false, text_on_screen_ = false, drawn_ = false;
   Progress last_{};
-  Clock::time_point last_output_{}, items_start_{};
-  double last_printed_ms_ = 0;
-  int last_tenth_ = 0;
+  Clock::time_point last_output_{}, items_start_{}, last_line_{};
+  std::string items_;  // "rows 3 of 10, ETA 12s"; empty: there are no items
+  int last_tenth_ = 0, items_tenth_ = 0;
 };
 
 }  // namespace fastkv::tools
