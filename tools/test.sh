@@ -23,6 +23,8 @@ case "${1-}" in
 esac
 
 install_packages
+# without it the test of plot.py is skipped, and ctest says so
+FASTKV_PACKAGES=python3-matplotlib install_packages || say "going on without python3-matplotlib"
 build "$folder" all "${options[@]}"
 # without the model the reference traces of the real model are skipped, and ctest says so
 tools/get-model > /dev/null || say "going on without the model"
