@@ -162,12 +162,15 @@ class Builder {
   void matrix_vector(Packing packing) {
     const KernelTable& kt = kt_;
     const std::int64_t bytes = static_cast<std::int64_t>(simd::panel_bytes(packing, kInputs));
-    const std::int64_t panels = part_ / bytes / 2, apart = panels * bytes;  // of two runs side by side
+    const std::int64_t panels = part_ / bytes / 2;  // of two runs side by side
     const auto x = random_floats(kInputs);
     const std::string shape = format("%lld inputs", static_cast<long long>(kInputs));
     const std::string name = kPackingNames[static_cast<int>(packing)];
     const double work = static_cast<double>(2 * bytes * panels);
-    const auto weights = [stream = stream_, part = part_](int t) { return stream->data() + t * part; };
+    const auto runs = [stream = stream_, part = part_, bytes, panels](int t, std::int64_t p) {
+      const std::uint8_t* first = stream->data() + t * part + p * bytes;
+      return simd::PanelRuns{{first, first + panels * bytes}, {}, 1};
+    };
     if (packing < Packing::f32) {
       const auto q = make<std::int8_t>(kInputs);
       const auto scale = make<float>(kInputs / kGroup);
@@ -176,14 +179,14 @@ class Builder {
       add("gemv_i8 " + name, shape, Bound::memory, work, [=, &kt](int t) {
         alignas(64) float out[2 * kLanes];
         for (std::int64_t p = 0; p < panels; ++p) {
-          kt.gemv_i8(packing, weights(t) + p * bytes, apart, kInputs, {q->data(), scale->data(), sum->data()}, 1, out);
+          kt.gemv_i8(packing, runs(t, p), kInputs, {q->data(), scale->data(), sum->data()}, out);
         }
       });
     }
     add("gemv_f32 " + name, shape, Bound::memory, work, [=, &kt](int t) {
       alignas(64) float out[2 * kLanes];
       for (std::int64_t p = 0; p < panels; ++p) {
-        kt.gemv_f32(packing, weights(t) + p * bytes, apart, kInputs, x->data(), 1, out);
+        kt.gemv_f32(packing, runs(t, p), kInputs, x->data(), out);
       }
     });
   }

@@ -1,6 +1,7 @@
 // Work items in contiguous runs, one run a thread, of which idle threads take from the end.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -19,15 +20,22 @@ class SharedWork {
   explicit SharedWork(int threads) : threads_(threads), runs_(new Run[std::size_t(threads)]) {}
   explicit SharedWork(const ThreadTeam& team) : SharedWork(team.size()) { nodes_ = team.nodes(); }
 
-  /// The next item for `thread`, or −1 when none is left. Every thread passes the same `count` (below 2³¹).
-  std::int64_t next(int thread, std::int64_t count) {
+  /// The next items for `thread`, neighbours in its run: an eighth of what is left of it, from 1 to `most`, so that
+  /// others can still help at the end. Or one of another's run; or none. Every thread passes the same `count` (below
+  /// 2³¹).
+  Range next(int thread, std::int64_t count, std::int64_t most) {
     const Range own = split(count, threads_, thread);
-    if (const std::int64_t taken = take(thread, own, 1); taken >= 0) return own.begin + taken;
+    if (const Range taken = take_front(thread, own, most); taken.begin < taken.end) return taken;
     if (nodes_.empty()) return steal(thread, count, [](int) { return true; });
     const int home = nodes_[std::size_t(thread)];
     const auto node = [this](int other) { return nodes_[std::size_t(other)]; };
-    const std::int64_t near = steal(thread, count, [&](int other) { return node(other) == home; });
-    return near >= 0 ? near : steal(thread, count, [&](int other) { return node(other) != home; });
+    const Range near = steal(thread, count, [&](int other) { return node(other) == home; });
+    return near.begin < near.end ? near : steal(thread, count, [&](int other) { return node(other) != home; });
+  }
+  /// The next item for `thread`, or −1 when none is left.
+  std::int64_t next(int thread, std::int64_t count) {
+    const Range one = next(thread, count, 1);
+    return one.begin < one.end ? one.begin : -1;
   }
   /// For the next use: by each thread, after all have met at a barrier and before another one.
   void reset(int thread) { runs_[thread].taken.store(0, std::memory_order_relaxed); }
@@ -38,26 +46,37 @@ class SharedWork {
     std::atomic<std::uint64_t> taken{0};  ///< items taken from the front; from the back in the high half
   };
 
-  /// An item of another thread's run among those that `among` admits, or −1.
+  /// An item of another thread's run among those that `among` admits, or none.
   template <class Among>
-  std::int64_t steal(int thread, std::int64_t count, const Among& among) {
+  Range steal(int thread, std::int64_t count, const Among& among) {
     for (int i = 1; i < threads_; ++i) {
       const int other = (thread + i) % threads_;
       if (!among(other)) continue;
       const Range run = split(count, threads_, other);
-      if (const std::int64_t taken = take(other, run, kBack); taken >= 0) return run.end - 1 - taken;
+      std::atomic<std::uint64_t>& taken = runs_[other].taken;
+      std::uint64_t now = taken.load(std::memory_order_relaxed);
+      while (left(run, now) > 0) {
+        if (!taken.compare_exchange_weak(now, now + kBack, std::memory_order_relaxed)) continue;
+        const std::int64_t item = run.end - 1 - std::int64_t(now / kBack);
+        return {item, item + 1};
+      }
     }
-    return -1;
+    return {0, 0};
   }
 
-  /// The number of items taken before from that side, or −1 when all are taken. `unit`: 1 front, kBack back.
-  std::int64_t take(int run, Range range, std::uint64_t unit) {
-    std::atomic<std::uint64_t>& taken = runs_[run].taken;
+  Range take_front(int thread, Range run, std::int64_t most) {
+    std::atomic<std::uint64_t>& taken = runs_[thread].taken;
     std::uint64_t now = taken.load(std::memory_order_relaxed);
-    do {
-      if (std::int64_t(now % kBack + now / kBack) >= range.end - range.begin) return -1;
-    } while (!taken.compare_exchange_weak(now, now + unit, std::memory_order_relaxed));
-    return std::int64_t(unit == 1 ? now % kBack : now / kBack);
+    while (left(run, now) > 0) {
+      const std::int64_t n = std::clamp<std::int64_t>(left(run, now) / 8, 1, most);
+      if (!taken.compare_exchange_weak(now, now + std::uint64_t(n), std::memory_order_relaxed)) continue;
+      const std::int64_t first = run.begin + std::int64_t(now % kBack);
+      return {first, first + n};
+    }
+    return {0, 0};
+  }
+  static std::int64_t left(Range run, std::uint64_t taken) {
+    return run.end - run.begin - std::int64_t(taken % kBack + taken / kBack);
   }
 
   int threads_;

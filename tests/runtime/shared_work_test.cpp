@@ -17,6 +17,22 @@ TEST(SharedWork, AThreadGetsItsRunInOrder) {
   EXPECT_EQ(taken, (std::vector<std::int64_t>{own.begin, own.begin + 1, own.begin + 2, own.begin + 3}));
 }
 
+TEST(SharedWork, SeveralAtOnceWhileMuchIsLeftThenOneByOne) {
+  SharedWork work(2);
+  std::int64_t expected = 0, before = 4;
+  for (Range taken; (taken = work.next(0, 200, 4)).begin < 100 && taken.begin < taken.end;) {
+    EXPECT_EQ(taken.begin, expected);
+    EXPECT_LE(taken.end - taken.begin, before);  // an eighth of what is left, at most 4
+    before = taken.end - taken.begin, expected = taken.end;
+    if (expected == 100) break;
+  }
+  EXPECT_EQ(expected, 100);
+  EXPECT_EQ(before, 1);
+  const Range other = work.next(0, 200, 4);  // of the other thread's run one at a time, from the end
+  EXPECT_EQ(other.begin, 199);
+  EXPECT_EQ(other.end, 200);
+}
+
 TEST(SharedWork, TheOthersTakeWhatAnAbsentThreadLeaves) {
   SharedWork work(3);
   std::vector<int> times(10);
@@ -61,7 +77,8 @@ TEST(SharedWork, EachItemOnceOnRacingThreadsAndAgainAfterAReset) {
     std::vector<std::thread> threads;
     for (int t = 0; t < kThreads; ++t) {
       threads.emplace_back([&, t] {
-        for (std::int64_t item; (item = work.next(t, kItems)) >= 0;) ++times[std::size_t(item)];
+        for (Range taken; (taken = work.next(t, kItems, 3)).begin < taken.end;)
+          for (std::int64_t item = taken.begin; item < taken.end; ++item) ++times[std::size_t(item)];
       });
     }
     for (std::thread& thread : threads) thread.join();

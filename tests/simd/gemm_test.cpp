@@ -24,6 +24,12 @@ std::vector<Panel> make_panels(Packing packing, std::int64_t k, int n, std::mt19
   return panels;
 }
 
+/// Both halves of consecutive panels side by side; what is read next lies far from them.
+simd::PanelRuns two_runs(const Aligned<std::uint8_t>& all, const std::vector<Panel>& panels) {
+  return {
+      {all.data(), all.data() + all.size() / 2}, {panels[0].bytes.data(), all.data()}, std::int64_t(panels.size() / 2)};
+}
+
 TEST_P(Gemm, GemvInt8OfEveryPacking) {
   for (const Packing p : kPackings) {
     if (is_float(p)) continue;
@@ -33,8 +39,8 @@ TEST_P(Gemm, GemvInt8OfEveryPacking) {
       const std::vector<Panel> panels = make_panels(p, k, int(count), random, codes);
       const Activations a = make_activations(1, k, random, codes);
       std::vector<float> actual(std::size_t(16 * count));
-      kernels().gemv_i8(p, consecutive(panels).data(), std::int64_t(count / 2 * panels[0].bytes.size()), k, a.rows(),
-                        count / 2, actual.data());
+      const Aligned<std::uint8_t> all = consecutive(panels);
+      kernels().gemv_i8(p, two_runs(all, panels), k, a.rows(), actual.data());
       for (std::size_t o = 0; o < actual.size(); ++o) {
         const Panel& panel = panels[o / 16];
         double sum = 0, magnitude = 0;
@@ -49,7 +55,7 @@ TEST_P(Gemm, GemvInt8OfEveryPacking) {
       }
       for (std::int64_t i = 0; i < count; ++i) {  // the panels read beside it make no difference
         std::vector<float> alone(16);
-        kernels().gemv_i8(p, panels[std::size_t(i)].bytes.data(), 0, k, a.rows(), 1, alone.data());
+        kernels().gemv_i8(p, {{panels[std::size_t(i)].bytes.data()}, {}, 1}, k, a.rows(), alone.data());
         EXPECT_EQ(bits(alone), bits(std::span(actual).subspan(std::size_t(16 * i), 16))) << "panel " << i;
       }
     }
@@ -64,8 +70,7 @@ TEST_P(Gemm, GemvFloat32OfEveryPacking) {
     const Aligned<std::uint8_t> all = consecutive(panels);
     const Aligned<float> x = values(std::size_t(k));
     std::vector<float> actual(std::size_t(16 * count));
-    kernels().gemv_f32(p, all.data(), std::int64_t(count / 2 * panels[0].bytes.size()), k, x.data(), count / 2,
-                       actual.data());
+    kernels().gemv_f32(p, two_runs(all, panels), k, x.data(), actual.data());
     for (std::size_t o = 0; o < actual.size(); ++o) {
       const Panel& panel = panels[o / 16];
       double sum = 0, magnitude = 0;
@@ -77,7 +82,7 @@ TEST_P(Gemm, GemvFloat32OfEveryPacking) {
     }
     for (std::int64_t i = 0; i < count; ++i) {  // the panels read beside it make no difference
       std::vector<float> alone(16);
-      kernels().gemv_f32(p, panels[std::size_t(i)].bytes.data(), 0, k, x.data(), 1, alone.data());
+      kernels().gemv_f32(p, {{panels[std::size_t(i)].bytes.data()}, {}, 1}, k, x.data(), alone.data());
       EXPECT_EQ(bits(alone), bits(std::span(actual).subspan(std::size_t(16 * i), 16))) << "panel " << i;
     }
   }

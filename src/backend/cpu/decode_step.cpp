@@ -174,7 +174,10 @@ void CpuBackend::decode_step(std::span<const SequenceStep> sequences, float* out
       const LayerWeights& weights = weights_.layers[std::size_t(layer)];
       narrow.project(thread, weights, true);
       attend(layer, thread);
-      narrow.output_and_mlp(thread, weights);
+      const bool last = layer + 1 == config_.n_layer;
+      narrow.output_and_mlp(
+          thread, weights,
+          last ? narrow.head(weights_) : narrow.projections(weights_.layers[std::size_t(layer) + 1], true));
       if (thread == 0) control.poll();
     }
     narrow.output_head(thread, weights_, every_row_counts ? out : all_logits.data());

@@ -211,17 +211,14 @@ void RowTile::multiply_panel(const PackedTensor& w, std::int64_t p, float* scrat
   }
 }
 
-void RowTile::multiply_packed(const PackedTensor& w, std::int64_t p, std::int64_t apart, std::int64_t count, float* out,
-                              std::int64_t ldo) const {
+void RowTile::multiply_packed(const PackedTensor& w, const simd::PanelRuns& runs, float* out, std::int64_t ldo) const {
   const simd::KernelTable& kt = *arithmetic_->kernels;
-  const std::int64_t bytes = apart * std::int64_t(w.panel_bytes());
   for (std::int64_t i = 0; i < m_; ++i, out += ldo) {
     if (arithmetic_->compute == Compute::int8 && !w.is_float())
-      kt.gemv_i8(w.packing(), w.panel(p), bytes, k32_,
-                 {q_.data() + i * k32_, scale_.data() + i * (k32_ / kGroup), sum_.data() + i * (k32_ / 16)}, count,
-                 out);
+      kt.gemv_i8(w.packing(), runs, k32_,
+                 {q_.data() + i * k32_, scale_.data() + i * (k32_ / kGroup), sum_.data() + i * (k32_ / 16)}, out);
     else
-      kt.gemv_f32(w.packing(), w.panel(p), bytes, k32_, x_.data() + i * k32_, count, out);
+      kt.gemv_f32(w.packing(), runs, k32_, x_.data() + i * k32_, out);
   }
 }
 

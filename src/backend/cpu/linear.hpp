@@ -85,11 +85,9 @@ class RowTile {
   /// out [m, 16] = the rows prepared · panel `p` of packed weights, in the arithmetic of multiply() and, for own
   /// kernels, bitwise its columns 16p .. 16p+15. `scratch`: float [K32][16].
   void multiply_panel(const PackedTensor& w, std::int64_t p, float* scratch, float* out) const;
-  /// For decode: out [m, ldo] = the rows prepared · panels p .. p+count−1 and, with apart > 0, behind those · panels
-  /// p+apart .. p+apart+count−1. They are read once from memory; float weights and float32 or bf16 arithmetic take the
-  /// activations in float32.
-  void multiply_packed(const PackedTensor& w, std::int64_t p, std::int64_t apart, std::int64_t count, float* out,
-                       std::int64_t ldo) const;
+  /// For decode: out [m, ldo] = the rows prepared · one or two runs of panels of weights like `w` (PanelRuns). They are
+  /// read once from memory; float weights and float32 or bf16 arithmetic take the activations in float32.
+  void multiply_packed(const PackedTensor& w, const simd::PanelRuns& runs, float* out, std::int64_t ldo) const;
 
  private:
   const Arithmetic* arithmetic_;

@@ -15,6 +15,12 @@ using simd::kLanes;
 constexpr std::int64_t kMaxRun = 2;
 constexpr std::size_t kMaxItemBytes = std::size_t{192} << 10;
 constexpr std::int64_t kItemsPerThread = 8;
+// Neighbouring items that a thread takes at once, when there is one row: between two items memory waits, 3 % of the
+// time.
+constexpr std::int64_t kMaxItems = 8;
+
+// Items of a matrix whose panels are read in two runs of `each`.
+std::int64_t halves(const PackedTensor& w, std::int64_t each) { return ceil_div(w.panels(), 2 * each); }
 
 std::int64_t widest(const ModelConfig& c) { return std::max({c.n_embd, c.q_dim(), c.n_ff}); }
 std::size_t panel_floats(const ModelConfig& c) { return std::size_t(kLanes) * std::size_t(widest(c) + simd::kGroup); }
@@ -52,60 +58,112 @@ NarrowLayer::NarrowLayer(const Arithmetic& arithmetic, const ModelConfig& c, Thr
   team.run([&](int thread) {  // each thread touches its own first
     own_[std::size_t(thread)] = std::make_unique<Own>(
         Own{RowTile(arithmetic, use, rows, widest(c)), Array<float>(m * std::size_t(c.n_embd), "decode rows"),
-            Array<float>(4 * kMaxRun * m * kLanes, "decode rows"), Array<float>(panel_floats(c), "weight panel")});
+            Array<float>(2 * kMaxRun * kMaxItems * m * kLanes, "decode rows"),
+            Array<float>(panel_floats(c), "weight panel")});
   });
 }
 
-std::int64_t NarrowLayer::items_of(std::int64_t panels, std::int64_t each) { return ceil_div(panels, 2 * each); }
+NarrowLayer::Phase NarrowLayer::phase(SharedWork& work, std::initializer_list<const PackedTensor*> matrices,
+                                      bool paired) const {
+  Phase phase{&work, {}, 0, paired, kMaxRun, 0};
+  std::int64_t panels = 0;
+  std::size_t bytes = 0;  // of the widest panel
+  for (const PackedTensor* w : matrices) {
+    phase.w[phase.matrices++] = w;
+    panels += w->panels();
+    bytes = std::max(bytes, w->panel_bytes());
+  }
+  while (phase.each > 1 && (2 * std::size_t(phase.each) * bytes > kMaxItemBytes ||
+                            panels < 2 * phase.each * kItemsPerThread * team_.size()))
+    phase.each /= 2;
+  for (int i = 0; i < phase.matrices; ++i)
+    if (!paired || i == 0) phase.items += ceil_div(phase.w[i]->panels(), paired ? phase.each : 2 * phase.each);
+  return phase;
+}
 
-NarrowLayer::Item NarrowLayer::item_of(std::int64_t panels, std::int64_t each, Range share, std::int64_t item) {
-  // of the share's 2 (end − begin) runs, the first half one after another beside the second half
-  const auto run = [&](std::int64_t i) { return Range{std::min(i * each, panels), std::min((i + 1) * each, panels)}; };
-  return {each, {run(share.begin + item), run(share.end + item)}};
+NarrowLayer::Phase NarrowLayer::projections(const LayerWeights& layer, bool with_kv) {
+  return with_kv ? phase(qkv_work_, {&layer.q.w, &layer.k.w, &layer.v.w}, false)
+                 : phase(qkv_work_, {&layer.q.w}, false);
+}
+
+NarrowLayer::Phase NarrowLayer::head(const Weights& weights) { return phase(head_work_, {&weights.output()}, false); }
+
+NarrowLayer::Item NarrowLayer::item_of(const Phase& phase, Range items) const {
+  std::int64_t n = items.end - items.begin;
+  const auto run = [&](const PackedTensor& w, std::int64_t i) {
+    return Range{std::min(i * phase.each, w.panels()), std::min((i + n) * phase.each, w.panels())};
+  };
+  if (phase.paired) {
+    const Range both = run(*phase.w[0], items.begin);
+    return {n, 0, {phase.w[0], phase.w[1]}, {both, both}};
+  }
+  Range share = run_with(phase.items, team_.size(), items.begin);  // the thread's whose items they are
+  std::int64_t item = items.begin;
+  int matrix = 0;
+  for (std::int64_t all; item >= (all = halves(*phase.w[matrix], phase.each)); ++matrix)
+    item -= all, share.begin -= all, share.end -= all;
+  // of the share's 2 (end − begin) runs in this matrix, the first half one after another beside the second half
+  const PackedTensor& w = *phase.w[matrix];
+  const std::int64_t begin = std::max<std::int64_t>(share.begin, 0), end = std::min(share.end, halves(w, phase.each));
+  n = std::min(n, end - item);
+  return {n, matrix, {&w, &w}, {run(w, begin + item), run(w, end + item)}};
+}
+
+simd::PanelRuns NarrowLayer::next_of(const Phase& phase, std::int64_t item, int thread, const Phase& following) const {
+  const auto runs = [this](const Phase& of, std::int64_t i) {
+    const Item next = item_of(of, {i, i + 1});
+    return simd::PanelRuns{{next.w[0]->panel(next.runs[0].begin), next.w[1]->panel(next.runs[1].begin)}, {}, 0};
+  };
+  if (item + 1 < split(phase.items, team_.size(), thread).end) return runs(phase, item + 1);
+  const Range first = split(following.items, team_.size(), thread);
+  return first.begin < first.end ? runs(following, first.begin) : simd::PanelRuns{};
 }
 
 template <class Fn>
 void NarrowLayer::for_each_panel(const Item& item, const Fn& fn) {
+  std::int64_t place = 0;
   for (int r = 0; r < 2; ++r)
-    for (std::int64_t p = item.runs[r].begin; p < item.runs[r].end; ++p) fn(r * item.each + p - item.runs[r].begin, p);
+    for (std::int64_t p = item.runs[r].begin; p < item.runs[r].end; ++p) fn(place++, r, p);
 }
 
-NarrowLayer::Strides NarrowLayer::multiply_panels(int thread, const PackedTensor& w, const Item& item, float* y) const {
+NarrowLayer::Strides NarrowLayer::multiply_panels(int thread, const Item& item, const simd::PanelRuns& next,
+                                                  float* y) const {
   const Own& own = *own_[std::size_t(thread)];
-  if (use_ == LinearUse::decode) {
-    const std::int64_t row = 2 * item.each * kLanes;
-    const auto [first, second] = item.runs;
-    if (second.end - second.begin == item.each) {
-      own.tile.multiply_packed(w, first.begin, second.begin - first.begin, item.each, y, row);
-    } else {
-      own.tile.multiply_packed(w, first.begin, 0, first.end - first.begin, y, row);
-      own.tile.multiply_packed(w, second.begin, 0, second.end - second.begin, y + item.each * kLanes, row);
-    }
-    return {row, kLanes};
+  if (use_ == LinearUse::prefill) {
+    for_each_panel(item, [&](std::int64_t place, int r, std::int64_t p) {
+      own.tile.multiply_panel(*item.w[r], p, own.panel.data(), y + place * rows_ * kLanes);
+    });
+    return {kLanes, rows_ * kLanes};
   }
-  for_each_panel(item, [&](std::int64_t place, std::int64_t p) {
-    own.tile.multiply_panel(w, p, own.panel.data(), y + place * rows_ * kLanes);
-  });
-  return {kLanes, rows_ * kLanes};
+  const std::int64_t row = 2 * kMaxRun * kMaxItems * kLanes;
+  const auto [first, second] = item.runs;
+  const std::int64_t n = first.end - first.begin, m = second.end - second.begin;
+  const void *a = item.w[0]->panel(first.begin), *b = m > 0 ? item.w[1]->panel(second.begin) : nullptr;
+  if (n == m && item.w[0]->packing() == item.w[1]->packing()) {
+    own.tile.multiply_packed(*item.w[0], {{a, b}, {next.panels[0], next.panels[1]}, n}, y, row);
+  } else {
+    own.tile.multiply_packed(*item.w[0], {{a}, {}, n}, y, row);
+    if (m > 0) own.tile.multiply_packed(*item.w[1], {{b}, {}, m}, y + n * kLanes, row);
+  }
+  return {row, kLanes};
 }
 
-std::int64_t NarrowLayer::panels_per_run(std::int64_t panels, std::size_t bytes) const {
-  std::int64_t each = kMaxRun;
-  while (each > 1 &&
-         (2 * std::size_t(each) * bytes > kMaxItemBytes || panels < 2 * each * kItemsPerThread * team_.size()))
-    each /= 2;
-  return each;
-}
-
-// Hands items 0 .. count − 1 to the threads, each with the run of items it belongs to; ends with a barrier. A phase's
-// work is used again only after another one.
+// A phase's work is used again only after another one.
 template <class Body>
-void NarrowLayer::share(SharedWork& work, int thread, std::int64_t count, const Body& body) {
-  for (std::int64_t item; (item = work.next(thread, count)) >= 0;) body(item, run_with(count, team_.size(), item));
+void NarrowLayer::share(int thread, const Phase& phase, const Phase& following, const Body& body) {
+  float* y = own_[std::size_t(thread)]->y.data();
+  const std::int64_t most = rows_ == 1 ? kMaxItems : 1;
+  for (Range mine; (mine = phase.work->next(thread, phase.items, most)).begin < mine.end;) {
+    while (mine.begin < mine.end) {
+      const Item item = item_of(phase, mine);
+      mine.begin += item.items;
+      body(item, multiply_panels(thread, item, next_of(phase, mine.begin - 1, thread, following), y), y);
+    }
+  }
   clocks_[thread].lap(Stage::gemm);
   team_.barrier();
   clocks_[thread].start();
-  work.reset(thread);
+  phase.work->reset(thread);
 }
 
 void NarrowLayer::normalise(int thread, const std::vector<float>& weight) {
@@ -117,29 +175,18 @@ void NarrowLayer::normalise(int thread, const std::vector<float>& weight) {
   clocks_[thread].lap(Stage::rest);
 }
 
-void NarrowLayer::multiply(SharedWork& work, int thread, const Job* jobs, int count) {
-  float* y = own_[std::size_t(thread)]->y.data();
-  std::int64_t panels = 0, total = 0;
-  for (int j = 0; j < count; ++j) panels += jobs[j].linear->w.panels();
-  const std::int64_t each = panels_per_run(panels, jobs->linear->w.panel_bytes());
-  for (int j = 0; j < count; ++j) total += items_of(jobs[j].linear->w.panels(), each);
-  share(work, thread, total, [&](std::int64_t item, Range run) {
-    const Job* job = jobs;
-    for (std::int64_t n; item >= (n = items_of(job->linear->w.panels(), each)); ++job)
-      item -= n, run.begin -= n, run.end -= n;
-    const PackedTensor& w = job->linear->w;
-    const std::vector<float>& bias = job->linear->bias;
-    const Range share{std::max<std::int64_t>(run.begin, 0), std::min(run.end, items_of(w.panels(), each))};
-    const Item mine = item_of(w.panels(), each, share, item);
-    const Strides at = multiply_panels(thread, w, mine, y);
+void NarrowLayer::multiply(int thread, const Phase& phase, const Phase& following, const Job* jobs) {
+  share(thread, phase, following, [&](const Item& item, Strides at, const float* y) {
+    const Job& job = jobs[item.matrix];
+    const std::vector<float>& bias = job.linear->bias;
     for (std::int64_t i = 0; i < rows_; ++i)
-      for_each_panel(mine, [&](std::int64_t place, std::int64_t p) {
-        const std::int64_t lanes = std::min<std::int64_t>(kLanes, w.rows() - p * kLanes);
+      for_each_panel(item, [&](std::int64_t place, int, std::int64_t p) {
+        const std::int64_t lanes = std::min<std::int64_t>(kLanes, job.linear->w.rows() - p * kLanes);
         const float* from = y + i * at.row + place * at.place;
-        float* out = job->out + i * job->ld + p * kLanes;
+        float* out = job.out + i * job.ld + p * kLanes;
         for (std::int64_t r = 0; r < lanes; ++r) {
           const float value = from[r] + (bias.empty() ? 0.0f : bias[std::size_t(p * kLanes + r)]);
-          out[r] = job->accumulate ? out[r] + value : value;
+          out[r] = job.accumulate ? out[r] + value : value;
         }
       });
   });
@@ -151,54 +198,48 @@ void NarrowLayer::project(int thread, const LayerWeights& layer, bool with_kv) {
   const Job jobs[] = {{&layer.q, q(), config_.q_dim(), false},
                       {&layer.k, k(), config_.kv_dim(), false},
                       {&layer.v, v(), config_.kv_dim(), false}};
-  multiply(qkv_work_, thread, jobs, with_kv ? 3 : 1);
+  multiply(thread, projections(layer, with_kv), phase(output_work_, {&layer.o.w}, false), jobs);
 }
 
-void NarrowLayer::output_and_mlp(int thread, const LayerWeights& layer) {
+void NarrowLayer::output_and_mlp(int thread, const LayerWeights& layer, const Phase& following) {
+  const Phase output = phase(output_work_, {&layer.o.w}, false), down = phase(down_work_, {&layer.down.w}, false),
+              gate_up = phase(gate_up_work_, {&layer.gate.w, &layer.up.w}, true);
   clocks_[thread].start();
   RowTile& tile = own_[std::size_t(thread)]->tile;
   tile.prepare_all(attention(), config_.q_dim(), rows_, config_.q_dim());
   clocks_[thread].lap(Stage::rest);
-  const Job output{&layer.o, x(), config_.n_embd, true};
-  multiply(output_work_, thread, &output, 1);
+  const Job output_job{&layer.o, x(), config_.n_embd, true};
+  multiply(thread, output, gate_up, &output_job);
 
   normalise(thread, layer.ffn_norm);
   // act[16p ..] = silu(gate) ∘ up, the same panels of both matrices
   const auto silu = silu_mul(arithmetic_, use_);
-  const PackedTensor &gate = layer.gate.w, &up = layer.up.w;
-  const std::int64_t f = config_.n_ff, each = panels_per_run(gate.panels(), 2 * gate.panel_bytes());
-  float *g = own_[std::size_t(thread)]->y.data(), *u = g + 2 * kMaxRun * rows_ * kLanes;
-  share(gate_up_work_, thread, items_of(gate.panels(), each), [&](std::int64_t item, Range run) {
-    const Item mine = item_of(gate.panels(), each, run, item);
-    const Strides at = multiply_panels(thread, gate, mine, g);
-    multiply_panels(thread, up, mine, u);
+  const std::int64_t f = config_.n_ff;
+  share(thread, gate_up, down, [&](const Item& item, Strides at, float* y) {
+    const std::int64_t panels = item.runs[0].end - item.runs[0].begin;
     for (std::int64_t i = 0; i < rows_; ++i)
-      for_each_panel(mine, [&](std::int64_t place, std::int64_t p) {
-        const std::int64_t lanes = std::min<std::int64_t>(kLanes, f - p * kLanes);
-        float *gates = g + i * at.row + place * at.place, *ups = u + i * at.row + place * at.place;
+      for (std::int64_t place = 0; place < panels; ++place) {
+        const std::int64_t p = item.runs[0].begin + place, lanes = std::min<std::int64_t>(kLanes, f - p * kLanes);
+        float *gates = y + i * at.row + place * at.place, *ups = gates + panels * at.place;
         if (!layer.gate.bias.empty()) arithmetic_.kernels->add(gates, layer.gate.bias.data() + p * kLanes, lanes);
         if (!layer.up.bias.empty()) arithmetic_.kernels->add(ups, layer.up.bias.data() + p * kLanes, lanes);
         silu(gates, ups, lanes, act_.data() + i * f + p * kLanes);
-      });
+      }
   });
 
   tile.prepare_all(act_.data(), f, rows_, f);
   clocks_[thread].lap(Stage::rest);
-  const Job down{&layer.down, x(), config_.n_embd, true};
-  multiply(down_work_, thread, &down, 1);
+  const Job down_job{&layer.down, x(), config_.n_embd, true};
+  multiply(thread, down, following, &down_job);
 }
 
 void NarrowLayer::output_head(int thread, const Weights& weights, float* out) {
   clocks_[thread].start();
   normalise(thread, weights.output_norm);
-  const PackedTensor& w = weights.output();
-  float* y = own_[std::size_t(thread)]->y.data();
-  const std::int64_t vocab = w.rows(), each = panels_per_run(w.panels(), w.panel_bytes());
-  share(head_work_, thread, items_of(w.panels(), each), [&](std::int64_t item, Range run) {
-    const Item mine = item_of(w.panels(), each, run, item);
-    const Strides at = multiply_panels(thread, w, mine, y);
+  const std::int64_t vocab = weights.output().rows();
+  share(thread, head(weights), {}, [&](const Item& item, Strides at, const float* y) {
     for (std::int64_t i = 0; i < rows_; ++i)
-      for_each_panel(mine, [&](std::int64_t place, std::int64_t p) {
+      for_each_panel(item, [&](std::int64_t place, int, std::int64_t p) {
         const float* from = y + i * at.row + place * at.place;
         for (std::int64_t r = p * kLanes; r < std::min(vocab, (p + 1) * kLanes); ++r)
           out[i * vocab + r] =

@@ -2,6 +2,7 @@
 // panels, all rows share one read of the weights.
 #pragma once
 
+#include <initializer_list>
 #include <memory>
 #include <vector>
 
@@ -29,43 +30,60 @@ class NarrowLayer {
   float* v() const { return v_.data(); }                  ///< [M, K·d]
   float* attention() const { return attention_.data(); }  ///< [M, H·d] written by the caller
 
+  /// The matrices of a phase, whose panels the threads share: one matrix after another or, paired, two of equal shape
+  /// side by side. Empty: none.
+  struct Phase {
+    SharedWork* work = nullptr;
+    const PackedTensor* w[3] = {};
+    int matrices = 0;
+    bool paired = false;
+    std::int64_t each = 0;   ///< panels of a run of an item at most
+    std::int64_t items = 0;  ///< of all matrices
+  };
+  Phase projections(const LayerWeights& layer, bool with_kv);
+  Phase head(const Weights& weights);
+
   /// q (and k, v) = norm(x) · Wᵀ + bias.
   void project(int thread, const LayerWeights& layer, bool with_kv);
   /// x += attention · Woᵀ; x += (silu(h · Wgᵀ) ∘ h · Wuᵀ) · Wdᵀ with h = norm(x). `attention` must be complete.
-  void output_and_mlp(int thread, const LayerWeights& layer);
+  /// `following` is the phase after these, or empty: threads fetch its first bytes while they wait for each other.
+  void output_and_mlp(int thread, const LayerWeights& layer, const Phase& following);
   /// out [M, V] = norm(x) · W_outputᵀ.
   void output_head(int thread, const Weights& weights, float* out);
 
  private:
+  /// Two runs of panels that a thread reads side by side, of one item or several neighbours: of both halves of its
+  /// share of a matrix, or of paired ones.
+  struct Item {
+    std::int64_t items;
+    int matrix;  ///< index into Phase::w of the first run's
+    const PackedTensor* w[2];
+    Range runs[2];  ///< the second may be shorter, or empty
+  };
   struct Job {
     const Linear* linear;
     float* out;  ///< [M, ld]
     std::int64_t ld;
     bool accumulate;
   };
-  void normalise(int thread, const std::vector<float>& weight);
-  /// Two runs of panels: a thread reads both halves of its share of a matrix side by side.
-  struct Item {
-    std::int64_t each;  ///< panels of a run at most
-    Range runs[2];      ///< the second may be shorter, or empty
-  };
-  /// Items of a matrix of `panels` panels.
-  static std::int64_t items_of(std::int64_t panels, std::int64_t each);
-  /// Item `item` of such a matrix, one of those, `share`, that are one thread's.
-  static Item item_of(std::int64_t panels, std::int64_t each, Range share, std::int64_t item);
-  /// fn(place, panel) for both runs.
-  template <class Fn>
-  static void for_each_panel(const Item& item, const Fn& fn);
-  /// Products of the thread's prepared rows with the panels of `item`, row i and place j at y + i·row + j·place.
   struct Strides {
     std::int64_t row, place;
   };
-  Strides multiply_panels(int thread, const PackedTensor& w, const Item& item, float* y) const;
-  /// Panels of a run of an item, of `panels` in all.
-  std::int64_t panels_per_run(std::int64_t panels, std::size_t bytes) const;
-  void multiply(SharedWork& work, int thread, const Job* jobs, int count);
+  void normalise(int thread, const std::vector<float>& weight);
+  Phase phase(SharedWork& work, std::initializer_list<const PackedTensor*> matrices, bool paired) const;
+  /// As many of `items` as are neighbours.
+  Item item_of(const Phase& phase, Range items) const;
+  /// What a thread reads after `item`, most likely: the next item of its run, or its first one of the phase after it.
+  simd::PanelRuns next_of(const Phase& phase, std::int64_t item, int thread, const Phase& following) const;
+  /// fn(place, run, panel) for both runs.
+  template <class Fn>
+  static void for_each_panel(const Item& item, const Fn& fn);
+  /// Products of the thread's prepared rows with the panels of `item`, row i and place j at y + i·row + j·place.
+  Strides multiply_panels(int thread, const Item& item, const simd::PanelRuns& next, float* y) const;
+  /// body(item, strides of its products in own.y) for the thread's items; ends with a barrier.
   template <class Body>
-  void share(SharedWork& work, int thread, std::int64_t count, const Body& body);
+  void share(int thread, const Phase& phase, const Phase& following, const Body& body);
+  void multiply(int thread, const Phase& phase, const Phase& following, const Job* jobs);
 
   const Arithmetic& arithmetic_;
   const ModelConfig& config_;
@@ -77,7 +95,7 @@ class NarrowLayer {
   struct Own {  ///< per thread
     RowTile tile;
     Array<float> normed;  ///< [M, D]
-    Array<float> y;       ///< [2][2 kMaxRun][M, 16], outputs of one item (gate and up)
+    Array<float> y;       ///< [2 kMaxRun kMaxItems][M, 16], outputs of items
     Array<float> panel;   ///< [K32][16] for RowTile::multiply_panel
   };
   std::vector<std::unique_ptr<Own>> own_;

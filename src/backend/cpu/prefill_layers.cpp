@@ -272,7 +272,7 @@ void CpuBackend::finish_narrow(const LayerWeights& weights, CpuHidden& x, const 
     }
     watch.lap(Stage::attention);
     team_batch_->barrier();
-    narrow.output_and_mlp(thread, weights);
+    narrow.output_and_mlp(thread, weights, {});
   });
   std::memcpy(x.x.data(), narrow.x(), std::size_t(m * width) * sizeof(float));
   for (const Linear* l : {&weights.q, &weights.o, &weights.gate, &weights.up, &weights.down})
