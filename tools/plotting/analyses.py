@@ -174,7 +174,7 @@ def stacked(axis, series, length, part, stages):
             end += width
         gain = f" ({totals[0] / total:.2f}×)" if i and totals[0] else ""
         axis.text(end + 0.02 * largest / scale, i, f"{end:.3g}{gain}", va="center", fontsize=6.5)
-    axis.set_xlim(0, 1.42 * largest / scale)
+    axis.set_xlim(0, 1.5 * largest / scale)
     axis.xaxis.set_major_locator(MaxNLocator(4))
     axis.set_xlabel(f"{unit} (× faster than {series[0].label})" if len(series) > 1 else unit)
     name_rows(axis, series)

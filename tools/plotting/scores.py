@@ -79,6 +79,7 @@ def ruler(series):
     for i, (axis, title) in enumerate(zip(axes, titles)):
         axis.set_title(title)
         axis.set_xticks(range(len(lengths)), [tokens(n) for n in lengths])
+        axis.set_xlim(-0.3, len(lengths) - 0.7)
         axis.set_ylim(-4, 104)
         axis.grid(axis="y")
         if i % columns == 0:

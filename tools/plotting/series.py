@@ -108,6 +108,8 @@ def name_variants(variants):
 
 
 def brief(value):
+    if isinstance(value, list):
+        return " ".join(map(brief, value))[:32]
     if isinstance(value, str):
         return os.path.basename(value)[:32]
     if isinstance(value, float):

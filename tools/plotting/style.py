@@ -4,7 +4,8 @@ import math
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# Colour, marker and hatch of a method: Okabe and Ito's colours, and three that differ from them in lightness.
+# Colour, marker and hatch of a method: Okabe and Ito's colours, and three that differ from them in lightness. Hatches
+# of lines: those of circles and stars make an SVG three times as large.
 METHODS = {
     "full": ("#000000", "o", ""),
     "fastkv": ("#D55E00", "s", ""),
@@ -15,8 +16,8 @@ METHODS = {
     "pyramidinfer": ("#56B4E9", "X", "----"),
     "headkv": ("#CC79A7", "<", "||||"),
     "pyramidkv": ("#882255", ">", "++++"),
-    "adakv": ("#999999", "p", "oo"),
-    "tova": ("#5C5400", "*", "**"),
+    "adakv": ("#999999", "p", "xx"),
+    "tova": ("#5C5400", "*", "--"),
 }
 STAGES = {
     "unpack": ("#CC79A7", "...."),
