@@ -4,13 +4,13 @@ import math
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# Colour, marker and hatch of a method: Okabe and Ito's colours, and three that differ from them in lightness. Hatches
-# of lines: those of circles and stars make an SVG three times as large.
+# Colour, marker and hatch of a method: Okabe and Ito's colours, and three that differ from them in lightness. Only
+# hatches of lines: dots, circles and stars make an SVG several times as large.
 METHODS = {
     "full": ("#000000", "o", ""),
     "fastkv": ("#D55E00", "s", ""),
     "snapkv": ("#0072B2", "^", "////"),
-    "streamingllm": ("#F0E442", "v", "...."),
+    "streamingllm": ("#F0E442", "v", "||"),
     "h2o": ("#009E73", "D", "\\\\\\\\"),
     "gemfilter": ("#E69F00", "P", "xxxx"),
     "pyramidinfer": ("#56B4E9", "X", "----"),
@@ -20,7 +20,7 @@ METHODS = {
     "tova": ("#5C5400", "*", "--"),
 }
 STAGES = {
-    "unpack": ("#CC79A7", "...."),
+    "unpack": ("#CC79A7", "||||"),
     "gemm": ("#0072B2", ""),
     "attention": ("#E69F00", "////"),
     "scores": ("#D55E00", ""),
