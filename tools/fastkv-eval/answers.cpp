@@ -36,6 +36,15 @@ void check_questions(const Evaluation& evaluation, const std::vector<Question>& 
   }
 }
 
+void check_length(const Evaluation& evaluation, std::int64_t length, int max_tokens) {
+  for (MethodName method : evaluation.methods()) {
+    RunOptions options = evaluation.options_for(method);
+    options.n_predict = max_tokens;
+    evaluation.check_plan(static_cast<std::size_t>(std::max<std::int64_t>(length - max_tokens, 1)), options,
+                          format("--lengths %lld", static_cast<long long>(length)));
+  }
+}
+
 std::vector<OrderedJson> answer_all(Evaluation& evaluation, const std::vector<Question>& questions,
                                     const Judge& judge) {
   std::vector<OrderedJson> examples;

@@ -34,6 +34,9 @@ std::vector<OrderedJson> answer_all(Evaluation& evaluation, const std::vector<Qu
 /// Refuses, before the work begins, a question whose prompt and answer the context does not hold.
 void check_questions(const Evaluation& evaluation, const std::vector<Question>& questions);
 
+/// The same before any question is made: for prompts that together with an answer of `max_tokens` have `length` tokens.
+void check_length(const Evaluation& evaluation, std::int64_t length, int max_tokens);
+
 /// Scores in percent over examples that agree in `group` (names of their fields, beside the method): a flat object
 /// each, {…group, "method", "n", "score": {"mean", "standard_error"}}, in the order in which groups appear, and the
 /// same as text.

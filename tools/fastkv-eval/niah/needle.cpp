@@ -12,10 +12,6 @@ namespace fastkv::tools {
 
 const std::vector<Needle>& own_needles() {
   static const std::vector<Needle> list = {
-      {"The best way to spend a morning in Halverton is to row across the lake and buy warm bread at the mill.",
-       "What is the best way to spend a morning in Halverton?", "row across the lake and buy warm bread at the mill."},
-      {"The best seat in the Orlen Theatre is in the third row beside the tall brass lamp.",
-       "Which is the best seat in the Orlen Theatre?", "in the third row beside the tall brass lamp."},
       {"The finest gift for a guest from Tolmere is a jar of plum jam tied with a blue ribbon.",
        "What is the finest gift for a guest from Tolmere?", "a jar of plum jam tied with a blue ribbon."},
       {"The quickest way from Wexcombe to the sea is to follow the old railway and cross the stone bridge.",
@@ -23,7 +19,11 @@ const std::vector<Needle>& own_needles() {
       {"The safest place to hide a letter in Darrow Hall is behind the painting of the white horse.",
        "What is the safest place to hide a letter in Darrow Hall?", "behind the painting of the white horse."},
       {"The only rule of the Larkspur Club is to greet the gardener before you open the gate.",
-       "What is the only rule of the Larkspur Club?", "greet the gardener before you open the gate."}};
+       "What is the only rule of the Larkspur Club?", "greet the gardener before you open the gate."},
+      {"The night watchman of Orlen keeps his spare key under the third flower pot by the well.",
+       "Where does the night watchman of Orlen keep his spare key?", "under the third flower pot by the well."},
+      {"The best way to spend a morning in Halverton is to row across the lake and buy warm bread at the mill.",
+       "What is the best way to spend a morning in Halverton?", "row across the lake and buy warm bread at the mill."}};
   return list;
 }
 

@@ -46,6 +46,10 @@ struct Flags : EvalFlags {
     declare_output(command);
   }
 
+  std::int64_t count() const {
+    return samples * static_cast<std::int64_t>(lengths.size()) * static_cast<std::int64_t>(depths.size());
+  }
+
   void check() const {
     EvalFlags::check();
     chat.check();
@@ -63,7 +67,7 @@ Story story_of(const Haystack& haystack, const Random& random, const Tokenizer& 
 }
 
 /// The question for every length and depth about one needle in one text.
-void add_questions(const Flags& flags, const Tokenizer& tokenizer, const std::string& chat_template, const Story& story,
+void add_questions(Flags& flags, const Tokenizer& tokenizer, const std::string& chat_template, const Story& story,
                    const Needle& needle, std::int64_t sample, std::vector<Question>& questions) {
   for (std::int64_t length : flags.lengths) {
     for (std::int64_t depth : flags.depths) {
@@ -92,6 +96,7 @@ void add_questions(const Flags& flags, const Tokenizer& tokenizer, const std::st
                         {"sample", sample},
                         {"place", story.place(static_cast<std::size_t>(*tokens), static_cast<int>(depth))}};
       questions.push_back(std::move(question));
+      flags.progress.items("questions", static_cast<std::int64_t>(questions.size()), flags.count());
     }
   }
 }
@@ -139,9 +144,12 @@ int run_niah(int argc, const char* const* argv) {
   Evaluation evaluation(command, flags, "fastkv-eval niah");
   const Tokenizer& tokenizer = evaluation.tokenizer();
   const std::string chat_template = flags.chat.resolve(tokenizer);
+  for (std::int64_t length : flags.lengths) check_length(evaluation, length, kAnswerTokens);
   const Haystack haystack = flags.haystack.empty() ? Haystack() : Haystack(flags.haystack);
   const auto longest = static_cast<std::size_t>(*std::max_element(flags.lengths.begin(), flags.lengths.end()));
   std::vector<Question> questions;
+  flags.progress.start(flags.log, false);
+  flags.progress.items("questions", 0, flags.count());
   for (std::int64_t sample = 0; sample < flags.samples; ++sample) {
     const Random random(static_cast<std::uint64_t>(flags.seed), "niah/" + std::to_string(sample));
     const Needle& needle = flags.needle.sentence.empty()

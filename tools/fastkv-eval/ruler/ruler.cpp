@@ -52,6 +52,16 @@ struct Flags : EvalFlags {
     return chosen;
   }
 
+  /// The tasks to generate.
+  std::vector<const RulerTask*> generated() const {
+    std::vector<const RulerTask*> chosen;
+    for (const RulerTask& task : ruler_tasks()) {
+      if (task.recipe && (tasks.empty() || std::find(tasks.begin(), tasks.end(), task.name) != tasks.end()))
+        chosen.push_back(&task);
+    }
+    return chosen;
+  }
+
   void check(const CommandLine& command) const {
     EvalFlags::check();
     chat.check();
@@ -82,21 +92,25 @@ std::vector<std::int32_t> prompt_of(const Tokenizer& tokenizer, const std::strin
   return ids;
 }
 
-std::vector<RulerSample> generate(const Flags& flags, const Tokenizer& tokenizer, const std::string& chat_template) {
+std::vector<RulerSample> generate(Flags& flags, const Tokenizer& tokenizer, const std::string& chat_template) {
   const Haystack haystack = flags.haystack.empty() ? Haystack() : Haystack(flags.haystack);
+  const std::vector<const RulerTask*> tasks = flags.generated();
+  const auto total = flags.samples * static_cast<std::int64_t>(flags.lengths.size() * tasks.size());
   std::vector<RulerSample> samples;
+  flags.progress.start(flags.log, false);
+  flags.progress.items("questions", 0, total);
+  const auto tokens = [&](const RulerSample& sample) {
+    return static_cast<std::int64_t>(prompt_of(tokenizer, chat_template, sample).size());
+  };
   for (std::int64_t length : flags.lengths) {
-    for (const RulerTask& task : ruler_tasks()) {
-      const bool chosen =
-          flags.tasks.empty() || std::find(flags.tasks.begin(), flags.tasks.end(), task.name) != flags.tasks.end();
-      for (std::int64_t i = 0; task.recipe && chosen && i < flags.samples; ++i) {
-        samples.push_back(generate_sample(task, haystack, length, i, static_cast<std::uint64_t>(flags.seed),
-                                          [&](const RulerSample& sample) {
-                                            return std::int64_t(prompt_of(tokenizer, chat_template, sample).size());
-                                          }));
+    for (const RulerTask* task : tasks) {
+      for (std::int64_t i = 0; i < flags.samples; ++i) {
+        samples.push_back(generate_sample(*task, haystack, length, i, static_cast<std::uint64_t>(flags.seed), tokens));
+        flags.progress.items("questions", static_cast<std::int64_t>(samples.size()), total);
       }
     }
   }
+  flags.progress.wipe();
   return samples;
 }
 
@@ -163,6 +177,11 @@ int run_ruler(int argc, const char* const* argv) {
   const std::string chat_template = flags.chat.resolve(tokenizer);
   std::vector<Question> questions;
   if (flags.data.empty()) {
+    for (std::int64_t length : flags.lengths) {
+      for (const RulerTask* task : flags.generated()) {
+        if (flags.write.empty()) check_length(evaluation, length, task->max_tokens);
+      }
+    }
     const std::vector<RulerSample> samples = generate(flags, tokenizer, chat_template);
     if (!flags.write.empty()) {
       write_ruler(flags.write, samples);
