@@ -1,13 +1,10 @@
 // fastkv-eval niah: where needles are put, what answers score, and the program as a user sees it.
 #include <gtest/gtest.h>
 
-#include "common/table.hpp"
-#include "core/json.hpp"
+#include "eval/small_model.hpp"
 #include "fastkv-eval/niah/needle.hpp"
 #include "fastkv-eval/synthetic/haystack.hpp"
 #include "fastkv-eval/synthetic/text.hpp"
-#include "support/fixtures.hpp"
-#include "support/process.hpp"
 
 namespace fastkv::test {
 namespace {
@@ -91,24 +88,9 @@ INSTANTIATE_TEST_SUITE_P(, Stories,
                            return path.parent_path().filename().string();
                          });
 
-class Niah : public ::testing::Test {
+class Niah : public OnSmallModel {
  protected:
-  void SetUp() override { FASTKV_REQUIRE_FILE(model_); }
-  Outcome run(std::vector<std::string> more) const {
-    std::vector<std::string> arguments = {"niah", "-m", model_, "-c", "16384", "--compute", "f32", "-t", "1"};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return run_program("fastkv-eval", arguments);
-  }
-  OrderedJson result(std::vector<std::string> more) const {
-    more.insert(more.end(), {"-o", scratch_ / "out.json", "--overwrite"});
-    const Outcome outcome = run(more);
-    EXPECT_EQ(outcome.status, 0) << outcome.err;
-    std::ifstream file(scratch_ / "out.json");
-    return outcome.status == 0 ? OrderedJson::parse(file) : OrderedJson();
-  }
-
-  const std::string model_ = (fixtures() / "models" / "stories260K-f32.gguf").string();
-  const Scratch scratch_;
+  Niah() : OnSmallModel("niah") {}
 };
 
 TEST_F(Niah, EveryLengthAndDepthUnderEveryMethod) {
@@ -157,15 +139,10 @@ TEST_F(Niah, HeatMapsAreOnStdout) {
 }
 
 TEST_F(Niah, Refusals) {
-  const auto refusal = [&](std::vector<std::string> arguments, int status = 2) {
-    const Outcome outcome = run(arguments);
-    EXPECT_EQ(outcome.status, status) << outcome.err;
-    return outcome.err.substr(outcome.err.rfind("fastkv-eval: "));
-  };
-  EXPECT_EQ(refusal({"--needle", "x"}), "fastkv-eval: --needle, --question and --answer go together\n");
-  EXPECT_EQ(refusal({"--depths", "50,101"}), "fastkv-eval: --depths 50,101: must be 0 to 100\n");
-  EXPECT_EQ(refusal({"--lengths", "9,9"}), "fastkv-eval: --lengths 9,9: 9 is named twice\n");
-  EXPECT_EQ(refusal({"--lengths", "50"}).find("fastkv-eval: --lengths 50: needle and question alone take "), 0u);
+  EXPECT_EQ(refusal({"--needle", "x"}, 2), "fastkv-eval: --needle, --question and --answer go together\n");
+  EXPECT_EQ(refusal({"--depths", "50,101"}, 2), "fastkv-eval: --depths 50,101: must be 0 to 100\n");
+  EXPECT_EQ(refusal({"--lengths", "9,9"}, 2), "fastkv-eval: --lengths 9,9: 9 is named twice\n");
+  EXPECT_EQ(refusal({"--lengths", "50"}, 2).find("fastkv-eval: --lengths 50: needle and question alone take "), 0u);
   EXPECT_EQ(refusal({"--haystack", "none"}, 1), "fastkv-eval: cannot open none: No such file or directory\n");
   EXPECT_EQ(refusal({"--lengths", "20000", "--depths", "0"}, 1).find("fastkv-eval: --lengths 20000: prompt"), 0u);
 }

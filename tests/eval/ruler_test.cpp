@@ -1,19 +1,12 @@
 // fastkv-eval ruler as a user sees it: RULER's files, generated questions, what is refused.
 #include <gtest/gtest.h>
 
-#include "core/json.hpp"
+#include "eval/small_model.hpp"
 #include "fastkv-eval/ruler/files.hpp"
 #include "fastkv/error.hpp"
-#include "support/fixtures.hpp"
-#include "support/process.hpp"
 
 namespace fastkv::test {
 namespace {
-
-std::string slurp(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
 
 // ---- files ----------------------------------------------------------------------------------------------------------
 
@@ -102,23 +95,9 @@ TEST_F(RulerFiles, WhatIsWrittenIsReadAgain) {
 
 // ---- the program ----------------------------------------------------------------------------------------------------
 
-class Ruler : public ::testing::Test {
+class Ruler : public OnSmallModel {
  protected:
-  void SetUp() override { FASTKV_REQUIRE_FILE(model_); }
-  Outcome run(std::vector<std::string> more) const {
-    std::vector<std::string> arguments = {"ruler", "-m", model_, "-c", "16384", "--compute", "f32", "-t", "1"};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return run_program("fastkv-eval", arguments);
-  }
-  OrderedJson result(std::vector<std::string> more) const {
-    more.insert(more.end(), {"-o", scratch_ / "out.json", "--overwrite"});
-    const Outcome outcome = run(more);
-    EXPECT_EQ(outcome.status, 0) << outcome.err;
-    return outcome.status == 0 ? OrderedJson::parse(slurp(scratch_ / "out.json")) : OrderedJson();
-  }
-
-  const std::string model_ = (fixtures() / "models" / "stories260K-f32.gguf").string();
-  const Scratch scratch_;
+  Ruler() : OnSmallModel("ruler") {}
 };
 
 TEST_F(Ruler, TheFixturesRowsEndToEnd) {
@@ -193,12 +172,6 @@ TEST_F(Ruler, TheTableHasAColumnAMethod) {
 }
 
 TEST_F(Ruler, Refusals) {
-  const auto refusal = [&](std::vector<std::string> arguments, int status) {
-    const Outcome outcome = run(arguments);
-    EXPECT_EQ(outcome.status, status) << outcome.err;
-    EXPECT_EQ(outcome.out, "");
-    return outcome.err.substr(outcome.err.rfind("fastkv-eval: "));
-  };
   EXPECT_NE(refusal({"--tasks", "vt,niah"}, 2).find("--tasks vt,niah: expected niah_single_1, "), std::string::npos);
   EXPECT_EQ(refusal({"--tasks", "vt,vt"}, 2), "fastkv-eval: --tasks vt,vt: vt is named twice\n");
   EXPECT_EQ(refusal({"--tasks", "qa_1"}, 2), "fastkv-eval: --tasks qa_1: is not generated, only read with --data\n");
