@@ -92,7 +92,7 @@ inline std::size_t attention_work_bytes(std::int64_t rows, int d) {
 
 struct KernelTable {
   Isa isa;
-  int wide_group;  ///< inputs that share a scale in prefill's int8 arithmetic: 128 or 32
+  int wide_group;  ///< inputs that share a scale in prefill's int8 arithmetic: 128 or 64
 
   // ---- weights: packed panel -> compute panel ----------------------------------------------------------------------
   /// q [K64/4][16][4], scale [G][16] of one panel, rotated and rounded to int8. `k` inputs, a multiple of the block.

@@ -5,7 +5,7 @@
 namespace fastkv::simd {
 namespace {
 
-inline constexpr int kWideGroup = 32;
+inline constexpr int kWideGroup = 64;
 inline constexpr bool kPairsIn16Bits = true;  // vpmaddubsw
 template <bool wide>
 FASTKV_INLINE I32 dot_i8(I32 acc, I32 w, I32 a) {

@@ -16,8 +16,8 @@ inline constexpr int kI8Panels = kVectorBits == 512 ? 2 : 1;
 inline constexpr std::int64_t kI8Inputs = 4096;
 inline constexpr int kI8Resident = 32;
 
-/// Dot products unrolled: a group, or half of one of 128, as the last may be that long.
-inline constexpr int kI8Steps = (kWideGroup < kRotation ? kWideGroup : kRotation) / 4;
+/// Dot products unrolled: a block of rotated inputs, as the last group may be that short.
+inline constexpr int kI8Steps = kRotation / 4;
 
 /// An integer sum that starts at kFloatBias is, read as a float, 1.5·2²³ plus the sum (exact within ±2²²): conversion
 /// and scaling then are one fused multiply-add, (sum + 1.5·2²³)·scale − 1.5·2²³·scale, whose product with 1.5·2²³ is

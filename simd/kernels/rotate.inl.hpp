@@ -29,17 +29,15 @@ FASTKV_INLINE F32 butterfly_lanes(F32 x) {
   return fma(x, F32::load(kSigns.lane), swap_lanes<Bit>(x));
 }
 
-/// Inputs rotated before they are rounded: a group, or the block that holds two.
-inline constexpr int kRotated = kWideGroup < kRotation ? kRotation : kWideGroup;
+static_assert(kWideGroup % kRotation == 0);
 
 void rotate_i8(const float* x, std::int64_t k, std::int8_t* q, float* scale, std::int32_t* sums) {
-  alignas(64) float rotated[kRotated];
+  alignas(64) float rotated[kWideGroup];
   const I32 ones = I32::set(0x01010101);
-  for (std::int64_t i = 0; i < k; i += kRotated) {
-    F32 tops[kRotated / kWideGroup];
-    for (F32& top : tops) top = F32::set(0.f);
+  for (std::int64_t i = 0; i < k; i += kWideGroup) {
+    F32 tops = F32::set(0.f);
     int n = 0;
-    for (; n < kRotated && i + n < k; n += kRotation) {
+    for (; n < kWideGroup && i + n < k; n += kRotation) {
       const Group a = load_group(x + i + n, k - i - n);
       const Group b = k - i - n > 32 ? load_group(x + i + n + 32, k - i - n - 32) : Group{F32::set(0.f), F32::set(0.f)};
       F32 v[4] = {a.lo, a.hi, b.lo, b.hi};
@@ -56,41 +54,22 @@ void rotate_i8(const float* x, std::int64_t k, std::int8_t* q, float* scale, std
         // what rounding adds. Steps grow by about a fifth; weights of 7 bits would double theirs.
         if constexpr (kPairsIn16Bits) size[j] = max(size[j], abs(v[j] + swap_lanes<1>(v[j])));
       });
-      const F32 lo = max(size[0], size[1]), hi = max(size[2], size[3]);
-      if constexpr (kWideGroup < kRotation) {
-        tops[0] = lo, tops[1] = hi;
-      } else {
-        tops[0] = max(tops[0], max(lo, hi));
-      }
+      tops = max(tops, max(max(size[0], size[1]), max(size[2], size[3])));
     }
-    float inverse[kRotated / kWideGroup];
-    for (int g = 0; g < kRotated / kWideGroup; ++g) {
-      const float top = max(tops[g]);
-      const bool some = top >= kSmallestMax;
-      *scale++ = some ? top / 127.f : 0.f;
-      inverse[g] = some ? 127.f / top : 0.f;
-    }
+    const float top = max(tops);
+    const bool some = top >= kSmallestMax;
+    *scale++ = some ? top / 127.f : 0.f;
+    const F32 inverse = F32::set(some ? 127.f / top : 0.f);
     I32 fours = I32::set(0);  // sums of four neighbours
     for (int j = 0; j < n; j += kRotation, q += kRotation) {
       const auto level = [&](int part) __attribute__((always_inline)) {
-        const F32 by = F32::set(inverse[kWideGroup < kRotation ? part / 2 : 0]);
-        return to_int(F32::load(rotated + j + part * kLanes) * by);
+        return to_int(F32::load(rotated + j + part * kLanes) * inverse);
       };
       const I32 bytes = narrow(level(0), level(1), level(2), level(3));
       bytes.store(q);
       fours = dot_i8<false>(fours, ones, bytes);
     }
-    if constexpr (kWideGroup < kRotation) {
-      alignas(64) std::int32_t lanes[kLanes];
-      fours.store(lanes);
-      for (int half = 0; half < kLanes; half += 8) {
-        std::int32_t total = 0;
-        for (int j = 0; j < 8; ++j) total += lanes[half + j];
-        *sums++ = total;
-      }
-    } else {
-      *sums++ = sum(fours);
-    }
+    *sums++ = sum(fours);
   }
 }
 
@@ -104,7 +83,7 @@ class PanelRotation {
   [[gnu::noinline]] void add(const float* weights) {
     for (int i = 0; i < 32; i += 8) transform8<1>(weights + i * kLanes, weights_ + (n_ + i) * kLanes);
     n_ += 32;
-    if (n_ == kRotated) finish();
+    if (n_ == kWideGroup) finish();
   }
   /// What has come since the last full group, if anything, padded with zeros.
   [[gnu::noinline]] void finish() {
@@ -163,7 +142,7 @@ class PanelRotation {
   std::uint8_t* q_;
   float* scale_;
   int n_ = 0;  ///< inputs in weights_
-  alignas(64) float weights_[kRotated * kLanes];
+  alignas(64) float weights_[kWideGroup * kLanes];
 };
 
 }  // namespace
