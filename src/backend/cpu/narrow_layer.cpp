@@ -3,6 +3,7 @@
 #include "backend/cpu/narrow_layer.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 #include "core/round.hpp"
 
@@ -176,18 +177,19 @@ void NarrowLayer::normalise(int thread, const std::vector<float>& weight) {
 }
 
 void NarrowLayer::multiply(int thread, const Phase& phase, const Phase& following, const Job* jobs) {
-  share(thread, phase, following, [&](const Item& item, Strides at, const float* y) {
+  const simd::KernelTable& kt = *arithmetic_.kernels;
+  share(thread, phase, following, [&](const Item& item, Strides at, float* y) {
     const Job& job = jobs[item.matrix];
     const std::vector<float>& bias = job.linear->bias;
     for (std::int64_t i = 0; i < rows_; ++i)
       for_each_panel(item, [&](std::int64_t place, int, std::int64_t p) {
         const std::int64_t lanes = std::min<std::int64_t>(kLanes, job.linear->w.rows() - p * kLanes);
-        const float* from = y + i * at.row + place * at.place;
-        float* out = job.out + i * job.ld + p * kLanes;
-        for (std::int64_t r = 0; r < lanes; ++r) {
-          const float value = from[r] + (bias.empty() ? 0.0f : bias[std::size_t(p * kLanes + r)]);
-          out[r] = job.accumulate ? out[r] + value : value;
-        }
+        float *from = y + i * at.row + place * at.place, *out = job.out + i * job.ld + p * kLanes;
+        if (!bias.empty()) kt.add(from, bias.data() + p * kLanes, lanes);
+        if (job.accumulate)
+          kt.add(out, from, lanes);
+        else
+          std::memcpy(out, from, std::size_t(lanes) * sizeof(float));
       });
   });
 }
@@ -237,13 +239,14 @@ void NarrowLayer::output_head(int thread, const Weights& weights, float* out) {
   clocks_[thread].start();
   normalise(thread, weights.output_norm);
   const std::int64_t vocab = weights.output().rows();
-  share(thread, head(weights), {}, [&](const Item& item, Strides at, const float* y) {
+  const std::vector<float>& bias = weights.output_bias;
+  share(thread, head(weights), {}, [&](const Item& item, Strides at, float* y) {
     for (std::int64_t i = 0; i < rows_; ++i)
       for_each_panel(item, [&](std::int64_t place, int, std::int64_t p) {
-        const float* from = y + i * at.row + place * at.place;
-        for (std::int64_t r = p * kLanes; r < std::min(vocab, (p + 1) * kLanes); ++r)
-          out[i * vocab + r] =
-              from[r - p * kLanes] + (weights.output_bias.empty() ? 0.0f : weights.output_bias[std::size_t(r)]);
+        const std::int64_t lanes = std::min<std::int64_t>(kLanes, vocab - p * kLanes);
+        float* from = y + i * at.row + place * at.place;
+        if (!bias.empty()) arithmetic_.kernels->add(from, bias.data() + p * kLanes, lanes);
+        std::memcpy(out + i * vocab + p * kLanes, from, std::size_t(lanes) * sizeof(float));
       });
   });
 }
