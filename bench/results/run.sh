@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Runs every evaluation of the results page and draws its figures; what is finished is not run again.
+#
+# usage: bench/results/run.sh MODEL.gguf NOVEL.txt OTHER_NOVEL.txt LONGBENCH OUT [PART…]
+#   LONGBENCH  a folder in LongBench's layout with data/multi_news.jsonl
+#   OUT        gets a JSON file, the printed table and the figures of each evaluation
+#   PART       scores, settings, analyses, times, figures (default: all). Nothing else should run beside `times`.
+set -euo pipefail
+[ $# -ge 5 ] || { sed -n '4,7s/^# //p' "$0" >&2; exit 2; }
+model=$1 novel=$2 other=$3 longbench=$4 out=$5
+shift 5
+parts=" ${*:-scores settings analyses times figures} "
+root=$(cd "$(dirname "$0")/../.." && pwd)
+mkdir -p "$out"
+
+# evaluate NAME SUBCOMMAND OPTION…
+evaluate() {
+  local name=$1 subcommand=$2
+  shift 2
+  grep -qs '^ "complete": true' "$out/$name.json" ||
+    "$root/build/bin/fastkv-eval" "$subcommand" -m "$model" --resume -o "$out/$name.json" "$@" > "$out/$name.txt"
+}
+
+# questions SUFFIX OPTION…: the four evaluations of the tables
+questions() {
+  local suffix=$1
+  shift
+  evaluate "niah-$suffix" niah -t 1 --lengths 1024,2048 --samples 4 "$@"
+  evaluate "kld-$suffix" kld -t 1 -f "$novel" -c 2048 --limit 4 "$@"
+  evaluate "ruler-$suffix" ruler -t 1 --tasks niah_single_1,niah_single_2,niah_multikey_1,niah_multivalue,fwe \
+    --lengths 1024,2048 --samples 10 --haystack "$other" "$@"
+  evaluate "multi_news-$suffix" longbench -t 1 --data "$longbench" --datasets multi_news "$@"
+}
+
+if [[ $parts == *" scores "* ]]; then questions methods --method all; fi
+if [[ $parts == *" settings "* ]]; then
+  questions accurate --method fastkv --preset accurate
+  questions retention --method fastkv --retention 0.2
+  questions rate --method fastkv --tsp-rate 0.4 --retention 0.4
+  questions window --method fastkv --window 32
+  questions kernel --method fastkv --kernel 15
+  questions layer --method fastkv --tsp-layer 20
+fi
+if [[ $parts == *" analyses "* ]]; then
+  evaluate overlap overlap -f "$novel" --length 2048 --limit 8
+  evaluate hidden hidden -f "$novel" --length 2048
+  evaluate choose-tsp choose-tsp -f "$novel" --length 2048 --max-layer 22
+fi
+if [[ $parts == *" times "* ]]; then
+  evaluate ablation ablation -f "$novel" --length 2048 --tsp-layers 4,9,14,20,26 --limit 4
+  evaluate latency latency -p 1024,2048,4096,8000 -n 64 -r 3 --method full,fastkv,snapkv,h2o,gemfilter,pyramidinfer
+fi
+if [[ $parts == *" figures "* ]]; then
+  for file in "$out"/*-methods.json "$out"/overlap.json "$out"/hidden.json "$out"/choose-tsp.json \
+    "$out"/ablation.json "$out"/latency.json; do
+    "${PYTHON:-python3}" "$root/tools/plot.py" "$file" -o "$out"
+  done
+  for kind in niah kld ruler multi_news; do  # settings of fastkv beside one another
+    "${PYTHON:-python3}" "$root/tools/plot.py" "$out/$kind"-{accurate,retention,rate,window,kernel,layer}.json -o "$out"
+  done
+fi
