@@ -25,10 +25,10 @@ evaluate() {
 questions() {
   local suffix=$1
   shift
-  evaluate "niah-$suffix" niah -t 1 --lengths 1024,2048 --samples 4 "$@"
-  evaluate "kld-$suffix" kld -t 1 -f "$novel" -c 2048 --limit 4 "$@"
+  evaluate "niah-$suffix" niah -t 1 --lengths 1024,2048 --samples 2 "$@"
+  evaluate "kld-$suffix" kld -t 1 -f "$novel" -c 2048 --limit 3 "$@"
   evaluate "ruler-$suffix" ruler -t 1 --tasks niah_single_1,niah_single_2,niah_multikey_1,niah_multivalue,fwe \
-    --lengths 1024,2048 --samples 10 --haystack "$other" "$@"
+    --lengths 1024,2048 --samples 6 --haystack "$other" "$@"
   evaluate "multi_news-$suffix" longbench -t 1 --data "$longbench" --datasets multi_news "$@"
 }
 
