@@ -33,13 +33,21 @@ questions() {
 }
 
 if [[ $parts == *" scores "* ]]; then questions methods --method all; fi
+# settings NAME: FastKV's flags beside the paper's
+settings=(accurate retention rate window kernel layer)
+flags_of() {
+  case $1 in
+    accurate) echo --preset accurate ;;
+    retention) echo --retention 0.2 ;;
+    rate) echo --tsp-rate 0.4 --retention 0.4 ;;
+    window) echo --window 32 ;;
+    kernel) echo --kernel 15 ;;
+    layer) echo --tsp-layer 20 ;;
+  esac
+}
 if [[ $parts == *" settings "* ]]; then
-  questions accurate --method fastkv --preset accurate
-  questions retention --method fastkv --retention 0.2
-  questions rate --method fastkv --tsp-rate 0.4 --retention 0.4
-  questions window --method fastkv --window 32
-  questions kernel --method fastkv --kernel 15
-  questions layer --method fastkv --tsp-layer 20
+  # shellcheck disable=SC2046  # flags are words
+  for one in "${settings[@]}"; do questions "$one" --method fastkv $(flags_of "$one"); done
 fi
 if [[ $parts == *" analyses "* ]]; then
   evaluate overlap overlap -f "$novel" --length 2048 --limit 8
@@ -49,6 +57,10 @@ fi
 if [[ $parts == *" times "* ]]; then
   evaluate ablation ablation -f "$novel" --length 2048 --tsp-layers 4,9,14,20,26 --limit 4
   evaluate latency latency -p 1024,2048,4096,8000 -n 64 -r 3 --method full,fastkv,snapkv,h2o,gemfilter,pyramidinfer
+  # shellcheck disable=SC2046
+  for one in "${settings[@]}"; do
+    evaluate "latency-$one" latency -p 2048 -n 64 -r 9 --method full,fastkv $(flags_of "$one")
+  done
 fi
 if [[ $parts == *" figures "* ]]; then
   for file in "$out"/*-methods.json "$out"/overlap.json "$out"/hidden.json "$out"/choose-tsp.json \
@@ -56,6 +68,7 @@ if [[ $parts == *" figures "* ]]; then
     "${PYTHON:-python3}" "$root/tools/plot.py" "$file" -o "$out"
   done
   for kind in niah kld ruler multi_news; do  # settings of fastkv beside one another
-    "${PYTHON:-python3}" "$root/tools/plot.py" "$out/$kind"-{accurate,retention,rate,window,kernel,layer}.json -o "$out"
+    files=("${settings[@]/#/$out/$kind-}")
+    "${PYTHON:-python3}" "$root/tools/plot.py" "$out/$kind-methods.json" "${files[@]/%/.json}" -o "$out"
   done
 fi

@@ -79,7 +79,6 @@ class Evaluation {
   /// Writes the scores, a flat object each, and prints `text` on stdout.
   void finish(OrderedJson scores, const std::string& text);
 
-  EvalFlags& flags() { return flags_; }
   /// Progress and signals, for an engine beside engine().
   Callbacks callbacks();
 

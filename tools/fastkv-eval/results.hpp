@@ -34,8 +34,6 @@ class Results {
   /// A part beside the settings ("model", "machine"), not compared.
   void set(const std::string& name, OrderedJson value) { header_[name] = std::move(value); }
   bool resumed() const { return resumed_ > 0; }
-  std::size_t size() const { return examples_.size(); }
-  const std::string& path() const { return path_; }
 
  private:
   using Clock = std::chrono::steady_clock;
