@@ -34,7 +34,7 @@ questions() {
 
 if [[ $parts == *" scores "* ]]; then questions methods --method all; fi
 # settings NAME: FastKV's flags beside the paper's
-settings=(accurate retention rate window kernel layer)
+settings=(accurate kernel retention rate layer window)
 flags_of() {
   case $1 in
     accurate) echo --preset accurate ;;
@@ -67,7 +67,7 @@ if [[ $parts == *" figures "* ]]; then
     "$out"/ablation.json "$out"/latency.json; do
     "${PYTHON:-python3}" "$root/tools/plot.py" "$file" -o "$out"
   done
-  for kind in niah kld ruler multi_news; do  # settings of fastkv beside one another
+  for kind in niah ruler; do  # settings of fastkv beside one another
     files=("${settings[@]/#/$out/$kind-}")
     "${PYTHON:-python3}" "$root/tools/plot.py" "$out/$kind-methods.json" "${files[@]/%/.json}" -o "$out"
   done
