@@ -231,12 +231,16 @@ RunResult Engine::run(std::span<const std::int32_t> prompt, const RunOptions& op
   const bool given = !options.continuation.empty();
   const std::int64_t limit = generation_limit(plan, options);
   std::vector<std::int32_t> history(prompt.begin(), prompt.end());
+  const bool best_only = !given && sampler.takes_best();  // logits then stay where they are computed
+  std::int32_t best = -1;                                 // the next token, once a step has chosen it
   StageControl decode_control(callbacks, Progress::Stage::decode, double(std::max<std::int64_t>(limit, 1)), limit);
   result.finish = limit == tokens_asked(options) ? Finish::length : Finish::context_full;
   for (std::int64_t produced = 0; produced < limit; ++produced) {
     prefill_control.throw_if_stopped();
     const Clock sampling;
-    const std::int32_t token = given ? options.continuation[std::size_t(produced)] : sampler.sample(logits, history);
+    const std::int32_t token = given       ? options.continuation[std::size_t(produced)]
+                               : best >= 0 ? best
+                                           : sampler.sample(logits, history);
     stats.sample_ms += sampling.ms();
     if (given) {
       result.scores.push_back(score_of(logits, token));
@@ -257,7 +261,8 @@ RunResult Engine::run(std::span<const std::int32_t> prompt, const RunOptions& op
     const Clock step_clock;
     backend.take_stage_times();
     const SequenceStep step = filled.cache.step({&token, 1});
-    backend.decode_step({&step, 1}, logits.data(), decode_control);
+    const StepOutput out = best_only ? StepOutput{nullptr, &best, sampler.suppressed()} : StepOutput{logits.data()};
+    backend.decode_step({&step, 1}, out, decode_control);
     filled.cache.advance(1);
     stats.decode_stages += backend.take_stage_times();
     stats.decode_ms += step_clock.ms();

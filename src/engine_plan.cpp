@@ -94,7 +94,7 @@ RunPlan make_plan(const Backend& backend, const ModelConfig& config, std::int64_
   }
   if (options.all_logits) memory.scratch += 2 * std::size_t(n_prompt) * std::size_t(config.n_vocab) * sizeof(float);
   plan.nodes = backend.nodes(memory);
-  memory.available = available_memory_bytes() + (weights.loaded ? memory.weights : 0);
+  memory.available = backend.available_memory() + (weights.loaded ? memory.weights : 0);
   return plan;
 }
 

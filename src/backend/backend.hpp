@@ -39,8 +39,8 @@ struct RunControl {
 class Hidden {
  public:
   virtual ~Hidden() = default;
-  std::vector<std::int32_t> positions;  ///< [n] ascending
-  std::int64_t n() const { return std::int64_t(positions.size()); }
+  virtual std::int64_t n() const = 0;
+  virtual std::vector<std::int32_t> positions() const = 0;  ///< [n] ascending, on the host
 };
 
 /// K (rotated) and V of all rows that entered a layer, [K][n][d] each, and what its scores need.
@@ -108,6 +108,13 @@ struct SequenceStep {
   std::int64_t first_position = 0;
 };
 
+/// What a decode step leaves on the host: either, or both. With `best` alone a device copies nothing but ids.
+struct StepOutput {
+  float* logits = nullptr;                    ///< [sequences, V] of each one's last token
+  std::int32_t* best = nullptr;               ///< [sequences] the token of the largest logit; ties: the lowest id
+  std::span<const std::int32_t> banned = {};  ///< never best
+};
+
 /// Bytes a backend will take, for the memory plan.
 struct BackendMemory {
   std::size_t weights = 0;         ///< resident
@@ -132,6 +139,8 @@ class Backend {
   virtual CacheType resolve_cache_type(CacheType type, const char* flag) const = 0;
   /// Bytes for a prompt of n rows of which the last `score_rows` score a layer's keys; needs no load().
   virtual BackendMemory memory(std::int64_t n_prompt, std::int64_t score_rows) const = 0;
+  /// Bytes that the device, or the machine or cgroup, has left for what memory() counts.
+  virtual std::size_t available_memory() const = 0;
   /// Where `memory` lies on a machine with several memory nodes; empty where nothing is placed.
   virtual std::vector<NodePlan> nodes(const MemoryPlan& memory) const = 0;
   /// Bytes of a cache row of one stored head, K and V together.
@@ -194,8 +203,9 @@ class Backend {
   /// heads: head h keeps rows of key/value head ⌊h/G⌋.
   virtual std::unique_ptr<LayerCache> store(const LayerState& state, const Selection& keep, const CacheFormat& format,
                                             RunControl& control) = 0;
-  /// All layers and the output head for every sequence; logits [sequences, V] of each one's last token.
-  virtual void decode_step(std::span<const SequenceStep> sequences, float* logits, RunControl& control) = 0;
+  /// All layers and the output head for every sequence. Throws Error internal if the best token is asked for and a
+  /// logit is NaN or infinite.
+  virtual void decode_step(std::span<const SequenceStep> sequences, const StepOutput& out, RunControl& control) = 0;
 
   /// Where the time since the last call went.
   virtual StageTimes take_stage_times() = 0;

@@ -25,6 +25,10 @@ class Sampler {
   /// ties go to the lower id, here and in top-k. Throws Error internal if a logit is NaN or +∞, or none is finite.
   std::int32_t sample(std::span<float> logits, std::span<const std::int32_t> previous);
 
+  /// Whether sample() takes the largest logit that is not of a suppressed token, whatever came before.
+  bool takes_best() const;
+  const std::vector<std::int32_t>& suppressed() const { return suppressed_; }
+
   /// The seed in use: the option's, or the one drawn for −1.
   std::int64_t seed() const { return seed_; }
 

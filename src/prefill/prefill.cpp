@@ -12,8 +12,9 @@ namespace {
 
 // Original positions of the rows in one head of a selection.
 std::vector<std::int32_t> positions_of(Backend& backend, const Selection& selection, int head, const Hidden& x) {
+  const std::vector<std::int32_t> positions = x.positions();
   std::vector<std::int32_t> rows = backend.read(selection, head);
-  for (std::int32_t& row : rows) row = x.positions[std::size_t(row)];
+  for (std::int32_t& row : rows) row = positions[std::size_t(row)];
   return rows;
 }
 

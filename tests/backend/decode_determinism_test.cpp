@@ -36,7 +36,7 @@ TEST_P(DecodeDeterminism, LogitsForAnyNumberOfThreads) {
     for (const std::int32_t token : fed) {
       std::vector<float> logits(std::size_t(model.config.n_vocab));
       const SequenceStep step = cache.step({&token, 1});
-      backend->decode_step({&step, 1}, logits.data(), control);
+      backend->decode_step({&step, 1}, {logits.data()}, control);
       cache.advance(1);
       found.insert(found.end(), logits.begin(), logits.end());
     }

@@ -1,6 +1,9 @@
 // Decode steps: several tokens at once as one after the other, and the arithmetic that --compute auto takes for them.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "cache/kv_cache.hpp"
 #include "support/random_model.hpp"
 
@@ -40,7 +43,7 @@ std::vector<float> decode(const RandomModel& model, Prompted& run, const std::ve
   std::vector<float> logits(std::size_t(model.config.n_vocab));
   RunControl control;
   const SequenceStep step = run.cache.step(tokens);
-  run.backend->decode_step({&step, 1}, logits.data(), control);
+  run.backend->decode_step({&step, 1}, {logits.data()}, control);
   run.cache.advance(std::int64_t(tokens.size()));
   return logits;
 }
@@ -53,6 +56,33 @@ TEST(DecodeStep, SeveralTokensAtOnceAreBitwiseThoseOneByOne) {
     std::vector<float> expected;
     for (const std::int32_t token : {7, 11, 13}) expected = decode(model, one_by_one, {token});
     EXPECT_EQ(decode(model, at_once, {7, 11, 13}), expected) << name(type);
+  }
+}
+
+// The token that a step names is the largest of the logits that it would have given, without those that are banned.
+TEST(DecodeStep, BestIsTheLargestLogitThatIsNotBanned) {
+  const RandomModel model({"decode", 2, 64, 96, 6, 2, 64, 101, {DType::q8_0, DType::q4_0}, true, false, true}, 5);
+  for (const std::vector<std::int32_t>& fed : {std::vector<std::int32_t>{7}, {7, 11, 13}}) {
+    std::vector<std::int32_t> banned;
+    Prompted reference = prefilled(model, Compute::int8, 70, CacheType::f16);
+    std::vector<float> logits = decode(model, reference, fed);
+    for (int times = 0; times < 3; ++times) {
+      const auto expected = std::int32_t(std::max_element(logits.begin(), logits.end()) - logits.begin());
+      for (const bool with_logits : {false, true}) {
+        Prompted run = prefilled(model, Compute::int8, 70, CacheType::f16);
+        std::vector<float> also(logits.size());
+        std::int32_t best = -1;
+        RunControl control;
+        const SequenceStep step = run.cache.step(fed);
+        run.backend->decode_step({&step, 1}, {with_logits ? also.data() : nullptr, &best, banned}, control);
+        EXPECT_EQ(best, expected) << banned.size() << " banned, " << fed.size() << " fed";
+        if (with_logits && banned.empty()) {
+          EXPECT_EQ(also, logits) << "logits are those of a step that names no token";
+        }
+      }
+      banned.push_back(expected);
+      logits[std::size_t(expected)] = -INFINITY;
+    }
   }
 }
 

@@ -47,7 +47,7 @@ class LayerCacheTest : public testing::Test {
   std::vector<float> feed(const KvCache& cache, const std::vector<std::int32_t>& tokens, std::int64_t position) {
     std::vector<float> logits(std::size_t(model_.config.n_vocab));
     const SequenceStep step{cache.layers, tokens, position};
-    backend_->decode_step({&step, 1}, logits.data(), control_);
+    backend_->decode_step({&step, 1}, {logits.data()}, control_);
     return logits;
   }
 
@@ -165,7 +165,7 @@ TEST_F(LayerCacheTest, SequencesInOneStepDoNotMix) {
   const std::size_t v = std::size_t(model_.config.n_vocab);
   std::vector<float> both(2 * v);
   const SequenceStep steps[] = {{a2.layers, ta, 17}, {b2.layers, tb, 50}};
-  backend_->decode_step(steps, both.data(), control_);
+  backend_->decode_step(steps, {both.data()}, control_);
   EXPECT_LE(max_difference(std::vector<float>(both.begin(), both.begin() + std::ptrdiff_t(v)), la), 1e-4);
   EXPECT_LE(max_difference(std::vector<float>(both.begin() + std::ptrdiff_t(v), both.end()), lb), 1e-4);
 }

@@ -58,7 +58,7 @@ TEST_P(PrefillLoop, EqualsTheTestsOwnLoop) {
       std::vector<float> logits(own.logits.size());
       for (std::size_t t = 0; t < feed.size(); ++t) {
         const SequenceStep step = found.cache.step(std::span(feed).subspan(t, 1));
-        backend->decode_step({&step, 1}, logits.data(), control);
+        backend->decode_step({&step, 1}, {logits.data()}, control);
         found.cache.advance(1);
         EXPECT_EQ(logits, own.decode_logits[t]) << "step " << t;
       }

@@ -46,7 +46,7 @@ BackendRun run_on(Backend& backend, const ModelConfig& config, std::span<const s
   const std::unique_ptr<Hidden> x = backend.embed(prompt, positions, control);
   for (int l = 0; l < config.n_layer; ++l) {
     BackendLayer layer;
-    layer.positions = x->positions;
+    layer.positions = x->positions();
     const std::int64_t n = x->n(), w = m.window;
     const bool fastkv = m.method == MethodName::fastkv, last = l + 1 == config.n_layer;
     const std::int64_t budget = budget_of(m, l, n, length);
@@ -109,7 +109,7 @@ BackendRun run_on(Backend& backend, const ModelConfig& config, std::span<const s
   for (std::size_t t = 0; t < feed.size(); ++t) {
     const SequenceStep step{caches, feed.subspan(t, 1), length + std::int64_t(t)};
     std::vector<float> logits(out.logits.size());
-    backend.decode_step({&step, 1}, logits.data(), control);
+    backend.decode_step({&step, 1}, {logits.data()}, control);
     out.decode_logits.push_back(logits);
   }
   return out;

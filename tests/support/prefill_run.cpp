@@ -44,7 +44,7 @@ BackendRun prefill_on(Backend& backend, const ModelConfig& config, std::span<con
   for (std::size_t t = 0; t < feed.size(); ++t) {
     const SequenceStep step = prefilled.cache.step(feed.subspan(t, 1));
     std::vector<float> logits(out.logits.size());
-    backend.decode_step({&step, 1}, logits.data(), control);
+    backend.decode_step({&step, 1}, {logits.data()}, control);
     prefilled.cache.advance(1);
     out.decode_logits.push_back(logits);
   }

@@ -185,7 +185,7 @@ std::unique_ptr<Hidden> CpuBackend::embed(std::span<const std::int32_t> tokens, 
   const std::size_t n = tokens.size(), d = std::size_t(config_.n_embd);
   x->x = Array<float>(n * d, "residual stream", huge_pages_);
   x->cos_sin = Array<float>(n * std::size_t(shape_.d), "rotation table");
-  x->positions = std::move(positions);
+  x->original = std::move(positions);
   constexpr std::int64_t kRows = 64;
   SharedWork work(*team_batch_);
   team_batch_->run([&](int thread) {
@@ -194,7 +194,7 @@ std::unique_ptr<Hidden> CpuBackend::embed(std::span<const std::int32_t> tokens, 
     for (std::int64_t item; (item = work.next(thread, ceil_div(std::int64_t(n), kRows))) >= 0 && !control.stopping();) {
       const std::size_t begin = std::size_t(item * kRows), end = std::min(n, begin + kRows);
       for (std::size_t i = begin; i < end; ++i) weights_.token_embd.read_row(tokens[i], x->x.data() + i * d);
-      rope_table({x->positions.begin() + std::ptrdiff_t(begin), x->positions.begin() + std::ptrdiff_t(end)},
+      rope_table({x->original.begin() + std::ptrdiff_t(begin), x->original.begin() + std::ptrdiff_t(end)},
                  x->cos_sin.data() + begin * std::size_t(shape_.d));
       if (thread == 0) control.poll();
     }
@@ -214,11 +214,11 @@ void CpuBackend::gather(Hidden& hidden, const Selection& selection) {
     const std::size_t from = std::size_t(rows[i]);
     std::memcpy(kept.data() + i * width, x.x.data() + from * width, width * sizeof(float));
     std::memcpy(cos_sin.data() + i * d, x.cos_sin.data() + from * d, d * sizeof(float));
-    positions.push_back(x.positions[from]);
+    positions.push_back(x.original[from]);
   }
   x.x = std::move(kept);
   x.cos_sin = std::move(cos_sin);
-  x.positions = std::move(positions);
+  x.original = std::move(positions);
 }
 
 void CpuBackend::logits(const Hidden& hidden, std::int64_t rows, float* out, RunControl& control) {

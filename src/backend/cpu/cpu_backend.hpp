@@ -33,6 +33,7 @@ class CpuBackend final : public Backend {
   const BackendInfo& info() const override { return info_; }
   CacheType resolve_cache_type(CacheType type, const char* flag) const override;
   BackendMemory memory(std::int64_t n_prompt, std::int64_t score_rows) const override;
+  std::size_t available_memory() const override { return available_memory_bytes(); }
   std::vector<NodePlan> nodes(const MemoryPlan& memory) const override;
   std::size_t cache_row_bytes(const CacheFormat& format) const override;
   void load(const ModelTensors& tensors, const std::function<void(const TensorView&)>& packed,
@@ -62,7 +63,7 @@ class CpuBackend final : public Backend {
 
   std::unique_ptr<LayerCache> store(const LayerState& state, const Selection& keep, const CacheFormat& format,
                                     RunControl& control) override;
-  void decode_step(std::span<const SequenceStep> sequences, float* logits, RunControl& control) override;
+  void decode_step(std::span<const SequenceStep> sequences, const StepOutput& out, RunControl& control) override;
   StageTimes take_stage_times() override;
 
  private:
@@ -124,6 +125,7 @@ class CpuBackend final : public Backend {
   std::chrono::steady_clock::time_point times_taken_;
   std::shared_ptr<ScoreMemory> score_memory_ = std::make_shared<ScoreMemory>();
   std::unique_ptr<NarrowLayer> narrow_;  ///< of the last decode step, for as many rows
+  std::vector<float> logits_;            ///< of a decode step, where its caller wants none or fewer
 };
 
 }  // namespace fastkv::cpu

@@ -1,9 +1,10 @@
 // One decode step: all layers and the output head inside one parallel region.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
+#include <utility>
 
 #include "backend/cpu/cpu_backend.hpp"
+#include "core/arg_max.hpp"
 #include "core/check.hpp"
 #include "core/round.hpp"
 
@@ -27,6 +28,16 @@ CpuLayerCache& cache_of(const Row& row, int layer) {
 constexpr int kParts = 4;  // of a chunk's memory fetched ahead, between which other work hides the fetching
 constexpr std::size_t kFetched = 4096;
 
+/// Index of the largest of logits [vocab] but those of `banned`, which are −∞ meanwhile.
+std::int32_t best_token(float* logits, std::size_t vocab, std::span<const std::int32_t> banned) {
+  check_logits({logits, vocab});
+  std::vector<float> kept;
+  for (const std::int32_t id : banned) kept.push_back(std::exchange(logits[id], -INFINITY));
+  const std::int32_t best = arg_max({logits, vocab});
+  for (std::size_t i = banned.size(); i-- > 0;) logits[banned[i]] = kept[i];
+  return best;
+}
+
 // Fetches part `part` of the first kFetched bytes of those that a kernel reads in `streams` runs from n rows.
 void fetch(const std::byte* rows, std::size_t stride, std::int64_t n, int streams, int part) {
   const std::size_t run = std::size_t(ceil_div(n, streams)) * stride, of_run = kFetched / std::size_t(streams);
@@ -37,7 +48,7 @@ void fetch(const std::byte* rows, std::size_t stride, std::int64_t n, int stream
 
 }  // namespace
 
-void CpuBackend::decode_step(std::span<const SequenceStep> sequences, float* out, RunControl& control) {
+void CpuBackend::decode_step(std::span<const SequenceStep> sequences, const StepOutput& out, RunControl& control) {
   std::vector<Row> rows;
   std::vector<std::int32_t> positions, tokens;
   for (const SequenceStep& s : sequences) {
@@ -164,9 +175,13 @@ void CpuBackend::decode_step(std::span<const SequenceStep> sequences, float* out
     meet(Stage::attention);
   };
 
-  std::vector<float> all_logits;  // of every row, when some are not the last of their sequence
-  const bool every_row_counts = m == std::int64_t(sequences.size());
-  if (!every_row_counts) all_logits.resize(std::size_t(m) * std::size_t(config_.n_vocab));
+  const std::size_t vocab = std::size_t(config_.n_vocab);
+  const bool every_row_counts = m == std::int64_t(sequences.size());  // none is before the last of its sequence
+  float* logits = out.logits;                                         // [m, V]
+  if (!every_row_counts || !logits) {
+    logits_.resize(std::size_t(m) * vocab);
+    logits = logits_.data();
+  }
   for (std::int64_t i = 0; i < m; ++i)
     weights_.token_embd.read_row(tokens[std::size_t(i)], narrow.x() + i * config_.n_embd);
   team_->run([&](int thread) {
@@ -180,15 +195,16 @@ void CpuBackend::decode_step(std::span<const SequenceStep> sequences, float* out
           last ? narrow.head(weights_) : narrow.projections(weights_.layers[std::size_t(layer) + 1], true));
       if (thread == 0) control.poll();
     }
-    narrow.output_head(thread, weights_, every_row_counts ? out : all_logits.data());
+    narrow.output_head(thread, weights_, logits);
   });
-  std::int64_t last = -1;
-  for (std::size_t s = 0; s < sequences.size() && !every_row_counts; ++s) {
-    last += std::int64_t(sequences[s].tokens.size());
-    std::memcpy(out + s * std::size_t(config_.n_vocab), all_logits.data() + last * config_.n_vocab,
-                std::size_t(config_.n_vocab) * sizeof(float));
-  }
   control.throw_if_stopped();
+  std::int64_t last = -1;
+  for (std::size_t s = 0; s < sequences.size(); ++s) {
+    last += std::int64_t(sequences[s].tokens.size());
+    float* row = logits + std::size_t(last) * vocab;
+    if (out.logits && out.logits + s * vocab != row) std::copy_n(row, vocab, out.logits + s * vocab);
+    if (out.best) out.best[s] = best_token(row, vocab, out.banned);
+  }
 }
 
 }  // namespace fastkv::cpu

@@ -17,15 +17,6 @@ constexpr std::int64_t kChunk = 1024;  // keys a thread takes at a time
 constexpr std::int64_t kKeys = 64;     // of which so many are multiplied together
 constexpr std::size_t kSpare = 3;      // arrays of a layer: raw scores, pooled, joined
 
-// Ascending from the highest score, and among equals from the lowest row: one comparison of integers instead of two of
-// floats found through an index. NaN (a broken model) ranks last.
-std::uint64_t ranked(float score, std::int64_t row) {
-  if (score != score) return ~std::uint64_t(0) << 32 | std::uint64_t(row);
-  const std::uint32_t bits = std::bit_cast<std::uint32_t>(score + 0.0f);  // −0 equals 0
-  const std::uint32_t rising = bits >> 31 ? ~bits : bits | 0x80000000u;
-  return std::uint64_t(~rising) << 32 | std::uint64_t(row);
-}
-
 constexpr std::int64_t kFewRows = 64;  // so many scoring rows have their weights stored, [H][rows][n]
 
 // Scores of few rows: the dot products are computed once and stored.
@@ -206,7 +197,7 @@ std::unique_ptr<CpuScores> reduce_heads(ThreadTeam& team, const CpuScores& score
 
 std::unique_ptr<CpuSelection> top_k(ThreadTeam& team, const CpuScores& scores, std::int64_t n,
                                     const std::vector<std::int64_t>& k, std::int64_t first, std::int64_t last) {
-  const std::int64_t free_begin = first, free_end = n - last;  // rows that compete
+  const auto [free_begin, free_end] = competing_rows(n, first, last);
   check(k.size() == 1 || k.size() == std::size_t(scores.heads), ErrorCode::internal, "top_k: ", k.size(),
         " numbers for ", scores.heads, " heads");
   for (std::int64_t one : k)
@@ -221,7 +212,8 @@ std::unique_ptr<CpuSelection> top_k(ThreadTeam& team, const CpuScores& scores, s
     for (std::int64_t h; (h = heads.next(thread, scores.heads)) >= 0;) {
       const float* s = scores.row(int(h));
       const std::int64_t kept = k[k.size() == 1 ? 0 : std::size_t(h)], wanted = kept - first - last;
-      for (std::int64_t j = free_begin; j < free_end; ++j) order[std::size_t(j - free_begin)] = ranked(s[j], j);
+      for (std::int64_t j = free_begin; j < free_end; ++j)
+        order[std::size_t(j - free_begin)] = score_order(std::bit_cast<std::uint32_t>(s[j]), j);
       if (wanted > 0 && wanted < std::int64_t(order.size()))
         std::nth_element(order.begin(), order.begin() + wanted - 1, order.end());
       auto& rows = out->rows[std::size_t(h)];
@@ -241,7 +233,7 @@ double coverage(const CpuScores& raw, const CpuSelection& keep, std::int64_t sco
     const float* s = raw.row(h);
     double scored = 0, kept = 0;
     for (std::int64_t j = 0; j < raw.n; ++j) scored += s[j];
-    for (std::int32_t j : keep.rows[std::size_t(h) * std::size_t(keep.heads) / std::size_t(raw.heads)])
+    for (std::int32_t j : keep.rows[std::size_t(shared_head(h, raw.heads, keep.heads))])
       if (j < raw.n) kept += s[j];
     sum += (kept + double(scoring_rows) - scored) / double(scoring_rows);
   }

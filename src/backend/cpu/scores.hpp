@@ -5,6 +5,7 @@
 
 #include "backend/cpu/attention.hpp"
 #include "backend/cpu/handles.hpp"
+#include "core/index_rules.hpp"
 #include "runtime/shared_work.hpp"
 
 namespace fastkv::cpu {
@@ -32,14 +33,12 @@ void column_sums(const ScoreContext& context, const CpuLayerState& state, const 
                  CpuScores& scores);
 std::size_t column_sum_bytes(const AttentionShape& shape, int threads, std::int64_t rows);
 
-/// How many keys scoring row `a` of wanted.rows sees, of n.
+/// How many keys scoring row `a` of wanted.rows sees, of n; and its λ_a.
 inline std::int64_t seen_keys(const ColumnScores& wanted, std::int64_t n, std::int64_t a) {
-  const bool causal = wanted.causal_rows < 0 || a >= wanted.rows - wanted.causal_rows;
-  return causal ? n - wanted.rows + a + 1 : n;
+  return fastkv::seen_keys(n, wanted.rows, wanted.causal_rows, a);
 }
-/// λ_a.
 inline float row_weight(const ColumnScores& wanted, std::int64_t a) {
-  return wanted.rows == 1 ? 1.0f : float(1 + (wanted.last_weight - 1) * double(a) / double(wanted.rows - 1));
+  return fastkv::row_weight(wanted.rows, wanted.last_weight, a);
 }
 
 /// P (0.3).
