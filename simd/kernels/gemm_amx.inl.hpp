@@ -101,17 +101,17 @@ template <bool Second, bool Pair>
   if constexpr (Second && Pair) _tile_stored(3, second + kLanes, ldc);
 }
 
-/// m rows in blocks of 32 (Second), or m ≤ 16 rows, against all panels.
+/// m rows in blocks of 32 (Second), or m ≤ 16 rows, against all panels. `last`: no rows come after them.
 template <bool Second>
 void amx_rows(std::int64_t m, std::int64_t k2, const std::uint16_t* a, std::int64_t lda, const std::uint16_t* b,
-              std::int64_t panels, float* c, std::int64_t ldc, bool accumulate) {
+              std::int64_t panels, float* c, std::int64_t ldc, bool accumulate, bool last) {
   constexpr std::int64_t kBlock = 2 * kTileRows;
   const std::int64_t fit = kAmxResidentBytes / (k2 * kLanes * 2) / 2 * 2, resident = fit > 2 ? fit : 2;
   for (std::int64_t p0 = 0; p0 < panels; p0 += resident) {
     const std::int64_t p1 = p0 + resident < panels ? p0 + resident : panels, pairs = (p1 - p0 + 1) / 2;
     // Each pair of panels fetches its share of the next rows; it does not matter if there are none. Short rows of a
     // small matrix are in a cache anyway.
-    const std::int64_t share = k2 < kAmxInputs || pairs < 4 ? 0 : (kBlock + pairs - 1) / pairs;
+    const std::int64_t share = last || k2 < kAmxInputs || pairs < 4 ? 0 : (kBlock + pairs - 1) / pairs;
     for (std::int64_t r = 0; r < m; r += kBlock) {
       const std::int64_t rows = m - r < kBlock ? m - r : kBlock;
       for (std::int64_t k = 0; k < k2; k += kAmxInputs) {
@@ -146,15 +146,15 @@ void gemm_bf16(std::int64_t m, std::int64_t k2, const std::uint16_t* a, std::int
   memory_fence();
   if (full > 0) {
     kFull.load();
-    amx_rows<true>(full, k2, a, lda, b, panels, c, ldc, accumulate);
+    amx_rows<true>(full, k2, a, lda, b, panels, c, ldc, accumulate, false);
   }
   a += full * lda, c += full * ldc;
   if (rest > kTileRows) {
     TileConfig(int(kTileRows), int(rest - kTileRows)).load();
-    amx_rows<true>(rest, k2, a, lda, b, panels, c, ldc, accumulate);
+    amx_rows<true>(rest, k2, a, lda, b, panels, c, ldc, accumulate, true);
   } else if (rest > 0) {
     TileConfig(int(rest), int(kTileRows)).load();
-    amx_rows<false>(rest, k2, a, lda, b, panels, c, ldc, accumulate);
+    amx_rows<false>(rest, k2, a, lda, b, panels, c, ldc, accumulate, true);
   }
   _tile_release();
 }
