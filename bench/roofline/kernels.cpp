@@ -68,7 +68,7 @@ struct Product {
         x(random_floats(kInputs)),
         linear(weights()),
         tile(arithmetic, cpu::LinearUse::prefill, n, kInputs),
-        wide(arithmetic, {&linear}, n, threads.size()) {
+        wide(arithmetic, {&linear}, {0, n}, threads.size()) {
     linear.keep_panels(arithmetic, team, HugePages::automatic);
     tile.begin(rows, kInputs);
     for (int t = 0; t < team.size(); ++t) {

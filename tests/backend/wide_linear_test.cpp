@@ -29,7 +29,7 @@ class WideLinearTest : public testing::TestWithParam<Compute> {
   /// All outputs [rows, matrices · outputs] by items, as `threads` threads would share them.
   std::vector<float> by_items(const Arithmetic& arithmetic, std::initializer_list<const Linear*> matrices,
                               const RowTile& x, std::int64_t rows, int threads) {
-    const WideLinear wide(arithmetic, matrices, rows, threads);
+    const WideLinear wide(arithmetic, matrices, {0, rows}, threads);
     const int count = int(matrices.size());
     const PackedTensor& w = (*matrices.begin())->w;
     const std::size_t outputs = std::size_t(w.rows());

@@ -40,10 +40,10 @@ class Tile {
   void load(int head, std::int64_t first, std::int64_t positions) {
     const int group = context_.shape.group(), d = context_.shape.d, d32 = round_up(d, 32);
     head_ = head, first_ = first, positions_ = positions;
-    const std::int64_t from = state_.score_rows - wanted_.rows + first;
+    const std::int64_t from = state_.query_rows - wanted_.rows + first;
     for (std::int64_t r = 0; r < rows(); ++r) {
       const float* q =
-          state_.score_q.data() + ((from + r % positions) * context_.shape.heads + head * group + r / positions) * d;
+          state_.kv.q.data() + ((from + r % positions) * context_.shape.heads + head * group + r / positions) * d;
       if (context_.arithmetic.bf16_attention) {
         std::uint16_t* to = reinterpret_cast<std::uint16_t*>(q_) + r * d32;
         context_.arithmetic.kernels->f32_to_bf16(q, d, to);

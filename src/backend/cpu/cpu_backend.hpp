@@ -91,11 +91,9 @@ class CpuBackend final : public Backend {
   std::size_t space_bytes(std::int64_t rows) const;
   void make_space(std::int64_t rows);
   /// Memory for K and V of a layer whose rows are x: what the layer before had, if it had as many.
-  LayerKv take_layer_kv(const CpuHidden& x, bool keys_only) const;
+  LayerKv take_layer_kv(const CpuHidden& x, const ScoreNeeds& needs) const;
   /// Inside ThreadTeam::run: the space's input = norm(x [m, D]); no barrier.
   void normalise(int thread, SharedWork& work, const float* x, std::int64_t m, const std::vector<float>& weight);
-  /// state.score_q = rotated queries of the last `rows` rows.
-  void score_queries(const LayerWeights& layer, const CpuHidden& x, CpuLayerState& state, std::int64_t rows);
   void finish_narrow(const LayerWeights& layer, CpuHidden& x, const CpuLayerState& state,
                      const std::vector<std::int32_t>& rows, RunControl& control);
   void finish_wide(const LayerWeights& layer, CpuHidden& x, const CpuLayerState& state,

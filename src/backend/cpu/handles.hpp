@@ -11,13 +11,14 @@
 
 namespace fastkv::cpu {
 
-/// Memory of a layer's K and V.
+/// Memory of a layer's K and V, and of the queries that score them.
 struct LayerKv {
   std::int64_t n = 0;
   Array<float> k, v;  ///< [K][n][d], k rotated
   /// Compute layout of K and V, float32 or bfloat16 elements: per key/value head and block of 128 keys
   /// [8 panels][d][16] (keys) and [ceil(d/16)][128][16] (values); bfloat16: simd/kernels.hpp.
   Buffer key_panels, value_panels;
+  Array<float> q;  ///< [last rows][H·d] rotated queries, if the layer is scored
 };
 
 struct CpuHidden final : Hidden {
@@ -36,8 +37,7 @@ struct CpuLayerState final : LayerState {
   ~CpuLayerState() override { *home = std::move(kv); }
   LayerKv kv;
   std::shared_ptr<LayerKv> home;  ///< where `kv` goes afterwards
-  Array<float> score_q;           ///< [score_rows][H·d], rotated queries of the last rows
-  std::int64_t score_rows = 0;
+  std::int64_t query_rows = 0;    ///< last rows whose queries are in kv.q, for scores and for finish_layer
 };
 
 /// What scores are computed in, kept from layer to layer: fresh pages cost more than their contents.

@@ -14,7 +14,6 @@ namespace {
 constexpr std::int64_t kNarrowRows = 4;       // up to so many rows, each thread prepares them all for itself
 constexpr std::int64_t kNormRows = 32;        // rows of an item where rows are handled one by one
 constexpr std::int64_t kAttentionRows = 128;  // most query rows of an attention item
-constexpr std::int64_t kFewScoring = 64;      // up to so many scoring queries are computed by themselves
 constexpr std::int64_t kColumnUnit = 128;     // a piece of a RowTile's row begins at a multiple
 
 double flops(const PackedTensor& w, std::int64_t rows) {
@@ -117,18 +116,23 @@ void CpuBackend::normalise(int thread, SharedWork& work, const float* x, std::in
     }
 }
 
-LayerKv CpuBackend::take_layer_kv(const CpuHidden& x, bool keys_only) const {
+LayerKv CpuBackend::take_layer_kv(const CpuHidden& x, const ScoreNeeds& needs) const {
   LayerKv kv = std::exchange(*x.spare, {});
   const std::int64_t n = x.n();
-  if (kv.n == n && (keys_only || kv.value_panels)) return kv;
-  kv = {};  // before the next is allocated
-  kv.n = n;
-  const std::size_t floats = std::size_t(n * config_.kv_dim());
-  kv.k = Array<float>(floats, "keys of a layer", huge_pages_);
-  if (keys_only) return kv;
-  kv.v = Array<float>(floats, "values of a layer", huge_pages_);
-  kv.key_panels = Buffer(key_panel_bytes(arithmetic_, shape_, n), "key panels", huge_pages_);
-  kv.value_panels = Buffer(value_panel_bytes(arithmetic_, shape_, n), "value panels", huge_pages_);
+  const std::size_t queries = std::size_t(query_rows(n, needs.rows) * config_.q_dim());
+  if (kv.q.size() != queries) kv.q = {};
+  if (kv.n != n || !(needs.keys_only || kv.value_panels)) {
+    kv = {};  // before the next is allocated
+    kv.n = n;
+    const std::size_t floats = std::size_t(n * config_.kv_dim());
+    kv.k = Array<float>(floats, "keys of a layer", huge_pages_);
+    if (!needs.keys_only) {
+      kv.v = Array<float>(floats, "values of a layer", huge_pages_);
+      kv.key_panels = Buffer(key_panel_bytes(arithmetic_, shape_, n), "key panels", huge_pages_);
+      kv.value_panels = Buffer(value_panel_bytes(arithmetic_, shape_, n), "value panels", huge_pages_);
+    }
+  }
+  if (kv.q.size() != queries) kv.q = Array<float>(queries, "scoring queries", huge_pages_);
   return kv;
 }
 
@@ -138,23 +142,19 @@ std::unique_ptr<LayerState> CpuBackend::begin_layer(int layer, const Hidden& hid
   const LayerWeights& weights = weights_.layers[std::size_t(layer)];
   const std::int64_t n = x.n(), most = batch_rows(n), width = config_.n_embd, d = shape_.d;
   const simd::KernelTable& kt = *arithmetic_.kernels;
-  auto state = std::make_unique<CpuLayerState>(take_layer_kv(x, needs.keys_only), x.spare);
-  const std::int64_t first_scoring = n - std::min(needs.rows, n), q_dim = config_.q_dim();
-  const bool many_score = n - first_scoring > kFewScoring;
-  if (many_score) {
-    state->score_rows = n - first_scoring;
-    state->score_q = Array<float>(std::size_t(state->score_rows * q_dim), "scoring queries", huge_pages_);
-  }
+  auto state = std::make_unique<CpuLayerState>(take_layer_kv(x, needs), x.spare);
+  state->query_rows = query_rows(n, needs.rows);
+  const std::int64_t first_query = n - state->query_rows, q_dim = config_.q_dim();
   make_space(most);
 
   for (std::int64_t begin = 0; begin < n; begin += most) {
     const std::int64_t m = std::min(most, n - begin);
-    const WideLinear key(arithmetic_, {&weights.k}, m, team_batch_->size());
-    const WideLinear value(arithmetic_, {&weights.v}, m, team_batch_->size());
-    const WideLinear query(arithmetic_, {&weights.q}, m, team_batch_->size());
+    const WideLinear key(arithmetic_, {&weights.k}, {0, m}, team_batch_->size());
+    const WideLinear value(arithmetic_, {&weights.v}, {0, m}, team_batch_->size());
+    const WideLinear query(arithmetic_, {&weights.q}, {std::clamp<std::int64_t>(first_query - begin, 0, m), m},
+                           team_batch_->size());
     const std::int64_t kv_items = key.items() + (needs.keys_only ? 0 : value.items());
-    const bool scores = many_score && begin + m > first_scoring;
-    const std::int64_t items = kv_items + (scores ? query.items() : 0);
+    const std::int64_t items = kv_items + query.items();
     SharedWork norm_work(*team_batch_), work(*team_batch_);
     space_->input.begin(m, width);
     team_batch_->run([&](int thread) {
@@ -181,15 +181,13 @@ std::unique_ptr<LayerState> CpuBackend::begin_layer(int layer, const Hidden& hid
             }
           }
         };
-        // q of the rows that score
+        // q = rope(h · Wqᵀ) of the last rows, [rows][H·d]
         const auto take = [&](std::int64_t row, std::int64_t rows, std::int64_t first, std::int64_t count, float* y,
                               std::int64_t ldy) {
           for (std::int64_t i = 0; i < rows; ++i, y += ldy) {
             const std::int64_t at = begin + row + i;
-            if (at < first_scoring) continue;
             rotate(kt, y, x.cos_sin.data() + at * d, first, count, shape_.d);
-            std::memcpy(state->score_q.data() + (at - first_scoring) * q_dim + first, y,
-                        std::size_t(count) * sizeof(float));
+            std::memcpy(state->kv.q.data() + (at - first_query) * q_dim + first, y, std::size_t(count) * sizeof(float));
           }
         };
         if (item >= kv_items)
@@ -211,26 +209,7 @@ std::unique_ptr<LayerState> CpuBackend::begin_layer(int layer, const Hidden& hid
     watch.lap(Stage::attention);
   });
   control.throw_if_stopped();
-  if (needs.rows > 0 && !many_score) score_queries(weights, x, *state, n - first_scoring);
   return state;
-}
-
-void CpuBackend::score_queries(const LayerWeights& weights, const CpuHidden& x, CpuLayerState& state,
-                               std::int64_t rows) {
-  const std::int64_t first = x.n() - rows, width = config_.n_embd, q_dim = config_.q_dim();
-  state.score_q = Array<float>(std::size_t(rows * q_dim), "scoring queries");
-  state.score_rows = rows;
-  constexpr std::int64_t kChunk = 64;  // rows that share one read of Wq
-  for (std::int64_t begin = 0; begin < rows; begin += kChunk) {
-    const std::int64_t m = std::min(kChunk, rows - begin);
-    NarrowLayer narrow(arithmetic_, config_, *team_batch_, *clocks_batch_, LinearUse::prefill, m);
-    std::memcpy(narrow.x(), x.x.data() + (first + begin) * width, std::size_t(m * width) * sizeof(float));
-    team_batch_->run([&](int thread) { narrow.project(thread, weights, false); });
-    for (std::int64_t i = 0; i < m; ++i)
-      arithmetic_.kernels->rope(narrow.q() + i * q_dim, x.cos_sin.data() + (first + begin + i) * shape_.d, shape_.heads,
-                                shape_.d);
-    std::memcpy(state.score_q.data() + begin * q_dim, narrow.q(), std::size_t(m * q_dim) * sizeof(float));
-  }
 }
 
 void CpuBackend::finish_layer(int layer, Hidden& hidden, const LayerState& layer_state, const Selection* next,
@@ -258,12 +237,18 @@ void CpuBackend::finish_narrow(const LayerWeights& weights, CpuHidden& x, const 
   std::memcpy(narrow.x(), x.x.data(), std::size_t(m * width) * sizeof(float));
   std::vector<std::int32_t> limits;
   for (std::int32_t row : rows) limits.push_back(row + 1);
+  const std::int64_t first_query = state.n - state.query_rows;
+  const bool known = rows.front() >= first_query;  // the queries of all rows
+  for (std::int64_t i = 0; known && i < m; ++i)
+    std::memcpy(narrow.q() + i * q_dim, state.kv.q.data() + (rows[std::size_t(i)] - first_query) * q_dim,
+                std::size_t(q_dim) * sizeof(float));
   SharedWork heads(*team_batch_);
   team_batch_->run([&](int thread) {
-    narrow.project(thread, weights, false);
     StageWatch& watch = (*clocks_batch_)[thread];
+    watch.start();
+    if (!known) narrow.project(thread, weights, false);
     for (std::int64_t h; (h = heads.next(thread, shape_.heads_kv)) >= 0 && !control.stopping();) {
-      for (std::int64_t i = 0; i < m; ++i)
+      for (std::int64_t i = 0; !known && i < m; ++i)
         arithmetic_.kernels->rope(narrow.q() + i * q_dim + h * shape_.group() * shape_.d,
                                   x.cos_sin.data() + i * shape_.d, shape_.group(), shape_.d);
       const std::int64_t at = h * shape_.group() * shape_.d;
@@ -276,7 +261,7 @@ void CpuBackend::finish_narrow(const LayerWeights& weights, CpuHidden& x, const 
   });
   std::memcpy(x.x.data(), narrow.x(), std::size_t(m * width) * sizeof(float));
   for (const Linear* l : {&weights.q, &weights.o, &weights.gate, &weights.up, &weights.down})
-    control.add_work(flops(l->w, m));
+    if (l != &weights.q || !known) control.add_work(flops(l->w, m));
   for (std::int32_t limit : limits) control.add_work(4.0 * double(q_dim) * double(limit));
   control.poll();
 }
@@ -309,9 +294,13 @@ void CpuBackend::finish_rows(const LayerWeights& weights, CpuHidden& x, std::int
   const std::int64_t tile = attention_rows(m), tiles = ceil_div(m, tile);
   float* residual = x.x.data() + begin * width;
   RowTile &input = space_->input, &hidden = space_->hidden;
-  const WideLinear query(arithmetic_, {&weights.q}, m, threads), output(arithmetic_, {&weights.o}, m, threads);
-  const WideLinear gate_up(arithmetic_, {&weights.gate, &weights.up}, m, threads);
-  const WideLinear down(arithmetic_, {&weights.down}, m, threads);
+  // Rows from `known` on have their queries in the state.
+  const std::int64_t first_query = state.n - state.query_rows;
+  const std::int64_t known = std::upper_bound(limits, limits + m, first_query) - limits;
+  const WideLinear query(arithmetic_, {&weights.q}, {0, known}, threads);
+  const WideLinear output(arithmetic_, {&weights.o}, {0, m}, threads);
+  const WideLinear gate_up(arithmetic_, {&weights.gate, &weights.up}, {0, m}, threads);
+  const WideLinear down(arithmetic_, {&weights.down}, {0, m}, threads);
   const auto silu = silu_mul(arithmetic_, LinearUse::prefill);
   const std::int64_t up_at = gate_up.shape().panels * simd::kLanes;
   const int together = heads_together(shape_);
@@ -336,8 +325,8 @@ void CpuBackend::finish_rows(const LayerWeights& weights, CpuHidden& x, std::int
                                      const float* y, std::int64_t ldy) {
       for (std::int64_t i = 0; i < count; ++i) kt.add(residual + (row + i) * width + first, y + i * ldy, n);
     };
-    const auto norm_of_residual = [&](SharedWork& work, const std::vector<float>& weight) {
-      normalise(thread, work, residual, m, weight);
+    const auto norm_of_residual = [&](SharedWork& work, std::int64_t rows, const std::vector<float>& weight) {
+      normalise(thread, work, residual, rows, weight);
       watch.lap(Stage::rest);
       wait();
     };
@@ -346,7 +335,11 @@ void CpuBackend::finish_rows(const LayerWeights& weights, CpuHidden& x, std::int
     if (thread == 0) input.begin(m, width), hidden.begin(m, q_dim);
     wait();
     // q = rope(norm(x) · Wqᵀ), rows of H·d
-    norm_of_residual(norm_work, weights.attn_norm);
+    const Range copied = split(m - known, threads, thread);
+    for (std::int64_t i = known + copied.begin; i < known + copied.end; ++i)
+      std::memcpy(space_->q.data() + i * q_dim, state.kv.q.data() + (limits[i] - 1 - first_query) * q_dim,
+                  std::size_t(q_dim) * sizeof(float));
+    norm_of_residual(norm_work, known, weights.attn_norm);
     multiply(query, query_work, input,
              [&](std::int64_t row, std::int64_t count, std::int64_t first, std::int64_t n, float* y, std::int64_t ldy) {
                for (std::int64_t i = 0; i < count; ++i, y += ldy) {
@@ -375,7 +368,7 @@ void CpuBackend::finish_rows(const LayerWeights& weights, CpuHidden& x, std::int
     multiply(output, output_work, hidden, add_to_residual);
     // x += (silu(h · Wgᵀ) ∘ (h · Wuᵀ)) · Wdᵀ, h = norm(x)
     if (thread == 0) hidden.begin(m, config_.n_ff);
-    norm_of_residual(ffn_norm_work, weights.ffn_norm);
+    norm_of_residual(ffn_norm_work, m, weights.ffn_norm);
     multiply(gate_up, gate_up_work, input,
              [&](std::int64_t row, std::int64_t count, std::int64_t first, std::int64_t n, float* y, std::int64_t ldy) {
                for (std::int64_t i = 0; i < count; ++i, y += ldy) {

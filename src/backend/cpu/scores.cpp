@@ -40,13 +40,13 @@ void few_row_scores(const ScoreContext& context, const CpuLayerState& state, con
   context.team.run([&](int thread) {
     // e[h, a, j] = exp(scale · q_a · k_j − maximum of the chunk)
     float *panels = own + thread * own_floats, *q = panels + kKeys * d;  // [4][d][16], [G·w][d]
-    const std::int64_t score_ld = std::int64_t(heads) * d, first_row = state.score_rows - window;
+    const std::int64_t score_ld = std::int64_t(heads) * d, first_row = state.query_rows - window;
     for (std::int64_t item;
          (item = dots.next(thread, context.shape.heads_kv * chunks)) >= 0 && !context.control.stopping();) {
       const std::int64_t head = item / chunks, chunk = item % chunks, begin = chunk * kChunk;
       const std::int64_t end = std::min(n, begin + kChunk), row0 = head * head_rows;
       for (std::int64_t r = 0; r < head_rows; ++r)
-        std::copy_n(state.score_q.data() + (first_row + r % window) * score_ld + (head * group + r / window) * d, d,
+        std::copy_n(state.kv.q.data() + (first_row + r % window) * score_ld + (head * group + r / window) * d, d,
                     q + r * d);
       for (std::int64_t j = begin; j < end; j += kKeys) {
         const std::int64_t count = ceil_div(std::min<std::int64_t>(kKeys, end - j), simd::kLanes);
@@ -111,7 +111,7 @@ CpuScores::~CpuScores() {
 
 std::size_t score_bytes(const AttentionShape& shape, int threads, std::int64_t rows, std::int64_t n) {
   const std::size_t columns = std::size_t(round_up(n, simd::kLanes)), heads = std::size_t(shape.heads);
-  const std::size_t queries = heads * std::size_t(rows * shape.d) * sizeof(float);
+  const std::size_t queries = heads * std::size_t(query_rows(n, rows) * shape.d) * sizeof(float);
   const std::size_t scores = 3 * heads * columns * sizeof(float);  // raw, pooled, joined
   if (rows > kFewRows) return queries + scores + column_sum_bytes(shape, threads, rows);
   return queries + scores +
@@ -120,8 +120,8 @@ std::size_t score_bytes(const AttentionShape& shape, int threads, std::int64_t r
 
 std::unique_ptr<CpuScores> column_scores(const ScoreContext& context, const CpuLayerState& state,
                                          const ColumnScores& wanted) {
-  check(wanted.rows >= 1 && wanted.rows <= state.score_rows && wanted.drop <= state.n, ErrorCode::internal,
-        "column_scores: ", wanted.rows, " rows asked, ", state.score_rows, " kept");
+  check(wanted.rows >= 1 && wanted.rows <= state.query_rows && wanted.drop <= state.n, ErrorCode::internal,
+        "column_scores: ", wanted.rows, " rows asked, ", state.query_rows, " kept");
   auto scores = std::make_unique<CpuScores>(context.shape.heads, state.n - wanted.drop, context.memory);
   if (wanted.rows > kFewRows)
     column_sums(context, state, wanted, *scores);
@@ -135,9 +135,9 @@ std::unique_ptr<CpuScores> last_row_logits(const ScoreContext& context, const Cp
   const simd::KernelTable& kt = *context.arithmetic.kernels;
   const int group = context.shape.group(), d = context.shape.d;
   const std::int64_t n = state.n, chunks = ceil_div(n, kChunk);
-  check(state.score_rows >= 1, ErrorCode::internal, "last_row_logits: no query row kept");
+  check(state.query_rows >= 1, ErrorCode::internal, "last_row_logits: no query row kept");
   auto scores = std::make_unique<CpuScores>(context.shape.heads, n, context.memory);
-  const float* q = state.score_q.data() + (state.score_rows - 1) * context.shape.heads * d;
+  const float* q = state.kv.q.data() + (state.query_rows - 1) * context.shape.heads * d;
   SharedWork items(context.team);
   context.team.run([&](int thread) {
     for (std::int64_t item;

@@ -24,6 +24,9 @@ std::unique_ptr<CpuScores> column_scores(const ScoreContext& context, const CpuL
                                          const ColumnScores& wanted);
 /// u[h, j] = q_h·k_j of the last row (2.6).
 std::unique_ptr<CpuScores> last_row_logits(const ScoreContext& context, const CpuLayerState& state);
+/// How many rows' queries begin_layer computes when the last `rows` of n score: all if they are few more, which spares
+/// finish_layer a pass over Wq.
+inline std::int64_t query_rows(std::int64_t n, std::int64_t rows) { return n <= 2 * rows ? n : rows; }
 /// Bytes that scores of a layer of n rows take, queries included.
 std::size_t score_bytes(const AttentionShape& shape, int threads, std::int64_t rows, std::int64_t n);
 

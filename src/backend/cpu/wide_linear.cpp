@@ -50,14 +50,15 @@ std::size_t WideShape::panel_bytes(const Arithmetic& arithmetic) const {
   return ComputePanels::bytes(arithmetic, panels, inputs);
 }
 
-WideLinear::WideLinear(const Arithmetic& arithmetic, std::initializer_list<const Linear*> matrices, std::int64_t rows,
+WideLinear::WideLinear(const Arithmetic& arithmetic, std::initializer_list<const Linear*> matrices, Range rows,
                        int threads)
     : arithmetic_(&arithmetic),
       matrices_(matrices),
       rows_(rows),
-      shape_(arithmetic, int(matrices.size()), matrices_[0]->w.rows(), matrices_[0]->w.k32(), rows, threads) {
+      shape_(arithmetic, int(matrices.size()), matrices_[0]->w.rows(), matrices_[0]->w.k32(), rows.end - rows.begin,
+             threads) {
   blocks_ = ceil_div(matrices_[0]->w.panels(), shape_.panels);
-  parts_ = ceil_div(rows, shape_.part_rows);
+  parts_ = ceil_div(rows.end - rows.begin, std::max<std::int64_t>(1, shape_.part_rows));
 }
 
 std::int64_t WideLinear::first_panel(std::int64_t block) const {

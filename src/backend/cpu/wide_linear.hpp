@@ -10,6 +10,7 @@
 #include "backend/backend.hpp"
 #include "backend/cpu/weights.hpp"
 #include "core/stage_clock.hpp"
+#include "runtime/parallel.hpp"
 
 namespace fastkv::cpu {
 
@@ -35,11 +36,10 @@ struct WideSpace {
   Array<float> scratch;  ///< [K][16] for OpenBLAS' layout
 };
 
-/// One matrix, or two of the same shape, times rows [0, rows) of a RowTile.
+/// One matrix, or two of the same shape, times some rows of a RowTile.
 class WideLinear {
  public:
-  WideLinear(const Arithmetic& arithmetic, std::initializer_list<const Linear*> matrices, std::int64_t rows,
-             int threads);
+  WideLinear(const Arithmetic& arithmetic, std::initializer_list<const Linear*> matrices, Range rows, int threads);
 
   std::int64_t items() const { return blocks_ * parts_; }
   /// epilogue(row, m, first, n, y, ldy): y [m, ldy] holds outputs [first, first + n) of rows [row, row + m), bias
@@ -57,7 +57,8 @@ class WideLinear {
 
   const Arithmetic* arithmetic_;
   std::vector<const Linear*> matrices_;
-  std::int64_t rows_, blocks_, parts_;
+  Range rows_;
+  std::int64_t blocks_, parts_;
   WideShape shape_;
 };
 
@@ -65,7 +66,8 @@ template <class Epilogue>
 void WideLinear::run(std::int64_t item, const RowTile& x, const WideSpace& space, RunControl& control, bool polls,
                      StageWatch& watch, const Epilogue& epilogue) const {
   const PackedTensor& w = matrices_[0]->w;
-  const std::int64_t begin = item % parts_ * shape_.part_rows, end = std::min(rows_, begin + shape_.part_rows);
+  const std::int64_t begin = rows_.begin + item % parts_ * shape_.part_rows;
+  const std::int64_t end = std::min(rows_.end, begin + shape_.part_rows);
   const std::int64_t first = first_panel(item / parts_), count = first_panel(item / parts_ + 1) - first;
   const std::int64_t outputs = std::min(count * simd::kLanes, w.rows() - first * simd::kLanes);
   const std::int64_t ldy = shape_.out_stride(int(matrices_.size()));
