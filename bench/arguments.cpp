@@ -119,6 +119,9 @@ void Arguments::declare(CommandLine& command) {
       "prompts of 8192, 32768 and 131072 tokens (-p), 256 generated (-n), full and fastkv (--method) in turn, with "
       "speed-ups");
   command.flag("--breakdown", breakdown, "time per stage and kind of layer, of prompts (-p) and generation (-n)");
+  command.flag("--edges", edges,
+               "time per token of prompts of n + 1 tokens over that of n: lengths n (-p, default 16, 32, ... 2048), "
+               "windows, budgets");
 
   command.group("Measurement");
   command.option("-r,--repetitions", "N", repetitions, "timed runs of each test (default 5; --sweep 1; --suite 3)",
@@ -144,17 +147,13 @@ void Arguments::declare(CommandLine& command) {
 
 void Arguments::check(const CommandLine& command) {
   if (models.empty()) throw UsageError("no model: -m FILE");
-  if (sweep + breakdown + suite.has_value() > 1)
-    throw UsageError("--sweep, --suite and --breakdown exclude each other");
+  if (sweep + breakdown + edges + suite.has_value() > 1)
+    throw UsageError("--sweep, --suite, --breakdown and --edges exclude each other");
   if (command.given("--ctx-size") && !sweep) throw UsageError("--ctx-size has no effect without --sweep");
-  const bool one_depth = sweep || breakdown || suite;
-  for (const char* option : {"--n-depth", "--pg"}) {
-    if (one_depth && command.given(option)) {
-      throw UsageError(std::string(option) + " has no effect with " +
-                       (sweep       ? "--sweep"
-                        : breakdown ? "--breakdown"
-                                    : "--suite"));
-    }
+  const char* mode = sweep ? "--sweep" : breakdown ? "--breakdown" : edges ? "--edges" : suite ? "--suite" : nullptr;
+  for (const char* option : {"--n-depth", "--pg", "--n-gen"}) {
+    if (mode && command.given(option) && (edges || std::string(option) != "--n-gen"))
+      throw UsageError(std::string(option) + " has no effect with " + mode);
   }
   if (sweep) {
     if (!command.given("--repetitions")) repetitions = 1;
@@ -168,6 +167,12 @@ void Arguments::check(const CommandLine& command) {
     if (!command.given("--n-gen")) n_gen = {256};
     if (!command.given("--method")) methods.methods = {MethodName::full, MethodName::fastkv};
     if (n_gen.size() != 1 || n_gen[0] < 1) throw UsageError("--suite takes one --n-gen");
+  }
+  if (edges) {
+    if (!command.given("--n-prompt")) n_prompt = {16, 32, 64, 128, 256, 512, 1024, 2048};
+    if (std::find(n_prompt.begin(), n_prompt.end(), 0) != n_prompt.end())
+      throw UsageError("--edges: --n-prompt must be 1 or more");
+    if (output == Format::csv) throw UsageError("--edges writes md, json or jsonl");
   }
   if (breakdown && (output == Format::csv)) throw UsageError("--breakdown writes md, json or jsonl");
   methods.drop_headkv(head_budgets.has_value());

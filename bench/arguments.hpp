@@ -35,7 +35,7 @@ struct Arguments {
   int repetitions = 5, warmup = 1, delay = 0;
   std::int64_t seed = 1;
   Format output = Format::md, output_err = Format::none;
-  bool sweep = false, breakdown = false, progress = false;
+  bool sweep = false, breakdown = false, edges = false, progress = false;
   std::optional<std::string> suite;
   tools::Log log;
 

@@ -27,6 +27,7 @@ int main(int argc, char** argv) {
     if (arguments.sweep) return run_sweep(arguments);
     if (arguments.suite) return run_suite(arguments);
     if (arguments.breakdown) return run_breakdown(arguments);
+    if (arguments.edges) return run_edges(arguments);
     return run_tests(arguments);
   });
 }

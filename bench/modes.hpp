@@ -1,4 +1,4 @@
-// What fastkv-bench does with a model: tests, --sweep, --suite, --breakdown.
+// What fastkv-bench does with a model: tests, --sweep, --suite, --breakdown, --edges.
 #pragma once
 
 #include <functional>
@@ -26,5 +26,6 @@ int run_tests(Arguments& arguments);
 int run_sweep(Arguments& arguments);
 int run_suite(Arguments& arguments);
 int run_breakdown(Arguments& arguments);
+int run_edges(Arguments& arguments);
 
 }  // namespace fastkv::bench

@@ -128,6 +128,21 @@ TEST_F(Bench, SweepBenchsTable) {
   EXPECT_GT(row["speed_tg"], 0);
 }
 
+TEST_F(Bench, EdgesCompareALengthWithTheNext) {
+  const Outcome table = run({"--edges", "-p", "16,48", "-r", "1", "--method", "full,fastkv"});
+  ASSERT_EQ(table.status, 0) << table.err;
+  // title, header; lengths of both methods; windows, budgets and propagated tokens of fastkv
+  EXPECT_EQ(lines_of(table.out).size(), 4u + 2 * 2 + 4 + 2 + 2) << table.out;
+  const Outcome lines = run({"--edges", "-p", "48", "-r", "2", "--method", "snapkv", "-o", "jsonl"});
+  ASSERT_EQ(lines_of(lines.out).size(), 1u + 4 + 2) << lines.err;
+  const Json window = Json::parse(lines_of(lines.out)[1]);
+  EXPECT_EQ(window["edge"], "--window");
+  EXPECT_EQ(window["n"], 8);
+  EXPECT_GT(window["per_token_ratio"], 0);
+  EXPECT_GT(window["at_n_plus_1"]["stages_ms"]["scores"], 0) << "scoring begins at the edge";
+  EXPECT_EQ(window["at_n"]["stages_ms"]["scores"], 0);
+}
+
 TEST_F(Bench, TheSuiteComparesMethods) {
   const std::vector<std::string> small = {"--suite", "fastkv", "-p", "512,768", "-n", "4", "-r", "1", "--no-warmup"};
   const Outcome table = run(small);
@@ -237,8 +252,10 @@ TEST(BenchErrors, OneLineAndStatus2) {
       {{"-m", "x", "-ctk", "f16,q4_0"}, "--cache-type-k f16,q4_0: expected f32, f16, bf16 or q8_0"},
       {{"-m", "x", "--tsp-rate", "0.2"}, "--tsp-rate has no effect with --method full"},
       {{"-m", "x", "--method", "fastkv", "--tsp-rate", "0.2,2"}, "--tsp-rate 0.2,2: must be in (0, 1]"},
-      {{"-m", "x", "--sweep", "--suite", "fastkv"}, "--sweep, --suite and --breakdown exclude each other"},
+      {{"-m", "x", "--sweep", "--suite", "fastkv"}, "--sweep, --suite, --breakdown and --edges exclude each other"},
       {{"-m", "x", "--sweep", "-d", "8"}, "--n-depth has no effect with --sweep"},
+      {{"-m", "x", "--edges", "-n", "8"}, "--n-gen has no effect with --edges"},
+      {{"-m", "x", "--edges", "-p", "8,0"}, "--edges: --n-prompt must be 1 or more"},
       {{"-m", "x", "-c", "8"}, "--ctx-size has no effect without --sweep"},
       {{"-m", "x", "-o", "sql"}, "--output sql: expected md, json, jsonl or csv"},
       {{"-m", "x", "-r", "0"}, "--repetitions 0: must be 1 or more"},
