@@ -42,11 +42,7 @@ class LongBench : public ::testing::Test {
                 {"longbench", "-m", model_, "--data", root_ / "lb", "-c", "512", "--compute", "f32", "-t", "1"});
     return more;
   }
-  OrderedJson read(const char* name) const { return OrderedJson::parse(slurp(name)); }
-  std::string slurp(const std::string& name) const {
-    std::ifstream file(root_ / name, std::ios::binary);
-    return {std::istreambuf_iterator<char>(file), {}};
-  }
+  OrderedJson read(const char* name) const { return OrderedJson::parse(file_bytes(root_ / name)); }
   std::string refusal(std::vector<std::string> more, int status) const {
     const Outcome outcome = run_program("fastkv-eval", arguments(std::move(more)));
     EXPECT_EQ(outcome.status, status) << outcome.err;
@@ -78,7 +74,7 @@ TEST_F(LongBench, MultiNews) {
   EXPECT_EQ(result["settings"]["max_input"], 300);
   EXPECT_EQ(result["settings"]["context"], 512);
   ASSERT_EQ(result["examples"].size(), 6u);
-  std::istringstream lines(slurp("p/pred/stories260K-f32-snapkv/multi_news.jsonl"));
+  std::istringstream lines(file_bytes(root_ / "p/pred/stories260K-f32-snapkv/multi_news.jsonl"));
   std::ifstream records(news);
   double sum = 0;
   for (std::size_t i = 0; i < 3; ++i) {
@@ -156,9 +152,9 @@ TEST_F(LongBench, GoesOn) {
     return json;
   };
   EXPECT_EQ(without_times("parts.json"), without_times("whole.json"));
-  const std::string predictions = slurp("whole/pred/stories260K-f32-fastkv/qasper.jsonl");
+  const std::string predictions = file_bytes(root_ / "whole/pred/stories260K-f32-fastkv/qasper.jsonl");
   EXPECT_EQ(std::count(predictions.begin(), predictions.end(), '\n'), 300);
-  EXPECT_EQ(slurp("parts/pred/stories260K-f32-fastkv/qasper.jsonl"), predictions);
+  EXPECT_EQ(file_bytes(root_ / "parts/pred/stories260K-f32-fastkv/qasper.jsonl"), predictions);
 }
 
 TEST_F(LongBench, AFullDiskForPredictionsKeepsTheAnswers) {
@@ -195,7 +191,7 @@ TEST_F(LongBench, WhatIsWrongIsOneLine) {
             "fastkv-eval: no data set trec: there is no file " + root_ / "lb/data/trec.jsonl" + "\n");
   EXPECT_EQ(refusal({"--predictions", model_}, 1),
             "fastkv-eval: cannot make the folder " + model_ + "/pred/stories260K-f32-full: Not a directory\n");
-  root_.write("lb/data/qasper.jsonl", slurp("lb/data/qasper.jsonl") + "{\"input\"\n");
+  root_.write("lb/data/qasper.jsonl", file_bytes(root_ / "lb/data/qasper.jsonl") + "{\"input\"\n");
   EXPECT_EQ(refusal({}, 1), "fastkv-eval: " + root_ / "lb/data/qasper.jsonl" + ": line 3: not JSON\n");
   std::filesystem::remove(root_ / "lb/data/qasper.jsonl");
   write_set("trec", 1);

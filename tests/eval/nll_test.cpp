@@ -15,11 +15,6 @@ namespace {
 
 using Json = nlohmann::json;
 
-std::string slurp(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
 class Eval : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -36,7 +31,7 @@ class Eval : public ::testing::Test {
     more.insert(more.end(), {"-o", scratch_ / "out.json", "--overwrite"});
     const Outcome outcome = nll(rows, more);
     EXPECT_EQ(outcome.status, 0) << outcome.err;
-    return outcome.status == 0 ? Json::parse(slurp(scratch_ / "out.json")) : Json();
+    return outcome.status == 0 ? Json::parse(file_bytes(scratch_ / "out.json")) : Json();
   }
   std::string refusal(const std::string& rows) const {
     const Outcome outcome = nll(rows);
@@ -55,7 +50,7 @@ class Eval : public ::testing::Test {
 
 /// float32 [rows, cols] of a NumPy file whose header has 128 bytes.
 std::vector<float> read_npy(const std::string& path, std::size_t count) {
-  const std::string bytes = slurp(path);
+  const std::string bytes = file_bytes(path);
   EXPECT_EQ(bytes.size(), 128 + 4 * count);
   std::vector<float> values(count);
   std::memcpy(values.data(), bytes.data() + bytes.size() - 4 * count, 4 * count);
@@ -63,7 +58,7 @@ std::vector<float> read_npy(const std::string& path, std::size_t count) {
 }
 
 TEST_F(Eval, FullIsTheLogSoftmaxOfSavedLogits) {
-  const auto all = Json::parse(slurp(ids_)).get<std::vector<std::int32_t>>();
+  const auto all = Json::parse(file_bytes(ids_)).get<std::vector<std::int32_t>>();
   constexpr std::size_t kAll = 90, kPrompt = 80, kOpening = 3, kVocabulary = 512;
   const std::vector<std::int32_t> ids(all.begin(), all.begin() + kAll);
   const std::vector<std::int32_t> prompt(ids.begin(), ids.begin() + kPrompt),
@@ -97,7 +92,7 @@ TEST_F(Eval, FullIsTheLogSoftmaxOfSavedLogits) {
 
 // A budget above the prompt is full attention; a small one diverges from it.
 TEST_F(Eval, DivergenceFromFull) {
-  const auto ids = Json::parse(slurp(ids_)).get<std::vector<std::int32_t>>();
+  const auto ids = Json::parse(file_bytes(ids_)).get<std::vector<std::int32_t>>();
   const Json row = {{"prompt", std::vector(ids.begin(), ids.begin() + 200)},
                     {"continuation", std::vector(ids.begin() + 200, ids.begin() + 220)}};
   const Json same = result(row.dump() + "\n", {"--method", "full,snapkv", "--kv-budget", "300"});
@@ -207,7 +202,7 @@ class MakeRecall : public ::testing::Test {
     const std::string command =
         std::string(FASTKV_SOURCE_DIR) + "/tools/make-recall " + novel_ + " -o " + out + " " + options;
     EXPECT_EQ(std::system(command.c_str()), 0) << command;
-    return slurp(out);
+    return file_bytes(out);
   }
 
   const std::string novel_ = (fixtures() / "text" / "frankenstein.txt").string();
@@ -229,7 +224,7 @@ TEST_F(MakeRecall, SeededRowsOfThreeTasks) {
 
   std::istringstream lines(rows);
   std::string novel, word;
-  for (std::istringstream words(slurp(novel_)); words >> word;) novel += word + " ";
+  for (std::istringstream words(file_bytes(novel_)); words >> word;) novel += word + " ";
   int digits = 0, goes_on = 0, two = 0;
   for (std::string line; std::getline(lines, line);) {
     const Json row = Json::parse(line);

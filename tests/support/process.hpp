@@ -20,6 +20,12 @@ namespace fastkv::test {
 
 using Clock = std::chrono::steady_clock;
 
+/// What a file holds; nothing if there is none.
+inline std::string file_bytes(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
 struct Outcome {
   int status = -1;  ///< exit status; 128 + n when killed by signal n, as a shell says it
   bool killed = false;

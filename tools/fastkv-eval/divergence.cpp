@@ -1,4 +1,4 @@
-// KL divergence of softmax distributions.
+// Logarithms of softmax distributions, and how far apart two are.
 #include "fastkv-eval/divergence.hpp"
 
 #include <algorithm>
@@ -6,16 +6,17 @@
 
 namespace fastkv::tools {
 
+double log_sum_exp(std::span<const float> x) {
+  const double top = *std::max_element(x.begin(), x.end());
+  double sum = 0;
+  for (float v : x) sum += std::exp(v - top);
+  return top + std::log(sum);
+}
+
 Divergence divergence(std::span<const float> base, std::span<const float> other) {
   const auto best = [](std::span<const float> x) { return std::max_element(x.begin(), x.end()) - x.begin(); };
-  const auto log_sum = [](std::span<const float> x, double top) {
-    double sum = 0;
-    for (float v : x) sum += std::exp(v - top);
-    return top + std::log(sum);
-  };
   const auto p_best = best(base), q_best = best(other);
-  const double p_sum = log_sum(base, base[static_cast<std::size_t>(p_best)]);
-  const double q_sum = log_sum(other, other[static_cast<std::size_t>(q_best)]);
+  const double p_sum = log_sum_exp(base), q_sum = log_sum_exp(other);
   double kl = 0;
   for (std::size_t i = 0; i < base.size(); ++i) {
     const double p = base[i] - p_sum;

@@ -1,9 +1,12 @@
-// How far one distribution of the next token is from another.
+// Logarithms of distributions of the next token, and how far apart two are.
 #pragma once
 
 #include <span>
 
 namespace fastkv::tools {
+
+/// ln Σ exp(x), summed in double.
+double log_sum_exp(std::span<const float> x);
 
 struct Divergence {
   double kl = 0;      ///< Σ p (ln p − ln q), nats

@@ -95,14 +95,6 @@ std::span<const float> row(const Scored& s, std::size_t t, std::size_t vocab) {
   return std::span(s.logits).subspan((s.skip + t) * vocab, vocab);
 }
 
-/// −ln softmax(logits)[token].
-double surprise(std::span<const float> logits, std::int32_t token) {
-  double top = logits[0], sum = 0;
-  for (float x : logits) top = std::max(top, double(x));
-  for (float x : logits) sum += std::exp(x - top);
-  return top + std::log(sum) - logits[std::size_t(token)];
-}
-
 double rounded(double x) { return std::round(x * 1e7) / 1e7; }  // short in the file
 
 OrderedJson example_of(MethodName method, std::size_t number, const Tokens& window, const Scored& own,
@@ -111,7 +103,8 @@ OrderedJson example_of(MethodName method, std::size_t number, const Tokens& wind
   std::vector<double> nll, kl;
   std::size_t same = 0;
   for (std::size_t t = 0; t < count; ++t) {
-    nll.push_back(rounded(surprise(row(own, t, vocab), window[first + t])));
+    nll.push_back(
+        rounded(log_sum_exp(row(own, t, vocab)) - double(row(own, t, vocab)[std::size_t(window[first + t])])));
     if (!base) continue;
     const Divergence d = divergence(row(*base, t, vocab), row(own, t, vocab));
     kl.push_back(rounded(d.kl));

@@ -173,7 +173,7 @@ def stacked(axis, series, length, part, stages):
             axis.barh(i, width, left=end, height=0.72, color=colour, edgecolor=INK, linewidth=0.4, hatch=hatch)
             end += width
         gain = f" ({totals[0] / total:.2f}×)" if i and totals[0] else ""
-        axis.text(end + 0.02 * largest / scale, i, f"{end:.3g}{gain}", va="center", fontsize=6.5)
+        axis.text(end + 0.02 * largest / scale, i, f"{end:{'.0f' if end >= 1000 else '.3g'}}{gain}", va="center", fontsize=6.5)
     axis.set_xlim(0, 1.5 * largest / scale)
     axis.xaxis.set_major_locator(MaxNLocator(4))
     axis.set_xlabel(f"{unit} (× faster than {series[0].label})" if len(series) > 1 else unit)
