@@ -35,17 +35,32 @@ double median_of(const Measured& measured, double Sample::*field) {
   return spread(values).median;
 }
 
+/// Bytes read per generated token, on average.
+double bytes_of_token(const Measured& measured) {
+  return static_cast<double>(measured.plan.decode_weight_bytes + measured.kv_bytes) +
+         static_cast<double>(measured.plan.cache_row_bytes) * static_cast<double>(measured.test.n_gen) / 2;
+}
+
+double share_of_read(Limits& limits, const EngineInfo& info, const Measured& measured, simd::Reading reading) {
+  const double bytes = bytes_of_token(measured), seconds = median_of(measured, &Sample::ns) * 1e-9;
+  return bytes * static_cast<double>(measured.test.n_gen) / seconds /
+         limits.read_bandwidth(static_cast<std::size_t>(bytes), info.threads, reading);
+}
+
 }  // namespace
 
 double share_of_peak(Limits& limits, const EngineInfo& info, const Measured& measured) {
   const Test& test = measured.test;
-  const double seconds = median_of(measured, &Sample::ns) * 1e-9;
-  if (test.n_gen == 0) return measured.work_flops / seconds / limits.operations(info.compute, info.threads_batch);
+  if (test.n_gen == 0) {
+    const double seconds = median_of(measured, &Sample::ns) * 1e-9;
+    return measured.work_flops / seconds / limits.operations(info.compute, info.threads_batch);
+  }
   if (test.n_prompt > 0) return std::numeric_limits<double>::quiet_NaN();
-  const double bytes = static_cast<double>(measured.plan.decode_weight_bytes + measured.kv_bytes) +
-                       static_cast<double>(measured.plan.cache_row_bytes) * static_cast<double>(test.n_gen) / 2;
-  const double rate = bytes * static_cast<double>(test.n_gen) / seconds;
-  return rate / limits.read_bandwidth(static_cast<std::size_t>(bytes), info.threads);
+  return share_of_read(limits, info, measured, simd::Reading::fetching);
+}
+
+double share_of_plain_read(Limits& limits, const EngineInfo& info, const Measured& measured) {
+  return share_of_read(limits, info, measured, simd::Reading::plain);
 }
 
 OrderedJson make_record(const EngineInfo& info, const EngineSettings& settings, const Measured& measured,

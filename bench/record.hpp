@@ -21,5 +21,7 @@ OrderedJson make_record(const EngineInfo& info, const EngineSettings& settings, 
 /// Operations of the prompt's work per second over the peak of its arithmetic, or bytes read per generated token over
 /// the bandwidth of reading as many; NaN for tests that do both. The limits are measured now.
 double share_of_peak(Limits& limits, const EngineInfo& info, const Measured& measured);
+/// The same for generation alone, over what loads read that do not fetch ahead: above 1 where the engine's kernels do.
+double share_of_plain_read(Limits& limits, const EngineInfo& info, const Measured& measured);
 
 }  // namespace fastkv::bench

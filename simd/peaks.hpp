@@ -23,11 +23,15 @@ struct Peaks {
 };
 const Peaks& peaks(Isa isa);
 
+/// How a loop reads memory: loads alone, so that what comes next is left to the hardware's prefetchers, or also fetching
+/// ahead itself, which they do not do beyond the end of a page.
+enum class Reading { plain, fetching };
+
 /// Reads all of `data` [bytes] once, in `streams` equal parts at the same time (each a multiple of 256 bytes); returns
 /// a value that depends on every byte, so that nothing can be left out. Which number is fastest depends on the machine
 /// and on the level of memory: on a Xeon 6, 2 streams read 39 GB/s from memory where 1 reads 33, and 4 are best from
-/// L3.
-std::uint64_t read_streams(const void* data, std::size_t bytes, int streams);
+/// L3; plain loads read 32.
+std::uint64_t read_streams(const void* data, std::size_t bytes, int streams, Reading reading);
 inline constexpr int kReadStreams[] = {1, 2, 4};
 
 }  // namespace fastkv::simd

@@ -76,7 +76,7 @@ double Limits::operations(const std::string& compute, int threads) {
   return operations(compute == "int8" ? peaks.i8 : compute == "bf16" ? peaks.bf16 : peaks.f32, threads);
 }
 
-double Limits::read_bandwidth(std::size_t bytes, int threads) {
+double Limits::read_bandwidth(std::size_t bytes, int threads, simd::Reading reading) {
   ThreadTeam& workers = team(threads);
   const std::size_t parts = static_cast<std::size_t>(workers.size());
   const std::size_t most = std::clamp(available_memory_bytes() / 2, kLeast, kMost);  // beside a model that fills memory
@@ -93,7 +93,7 @@ double Limits::read_bandwidth(std::size_t bytes, int threads) {
     const int streams = simd::kReadStreams[static_cast<std::size_t>(pass) % std::size(simd::kReadStreams)];
     const double seconds = seconds_on(workers, [&](int thread) {
       std::uint64_t sum = 0;
-      for (std::size_t i = 0; i < repeats; ++i) sum += simd::read_streams(mine(thread), part, streams);
+      for (std::size_t i = 0; i < repeats; ++i) sum += simd::read_streams(mine(thread), part, streams, reading);
       sums[static_cast<std::size_t>(thread) * 8] = sum;
     });
     best = std::max(best, static_cast<double>(part * parts * repeats) / seconds);

@@ -32,7 +32,7 @@ class Limits {
   double operations(const std::string& compute, int threads);
   /// Bytes a second that all threads together read from a buffer of `bytes` (at least 1 MiB, at most 1 GiB: caches
   /// count as they do for a model of that size), on huge pages, the best of several passes.
-  double read_bandwidth(std::size_t bytes, int threads);
+  double read_bandwidth(std::size_t bytes, int threads, simd::Reading reading = simd::Reading::fetching);
 
  private:
   EngineOptions options_;

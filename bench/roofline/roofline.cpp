@@ -40,6 +40,7 @@ struct Row {
   int threads;
   Spread rate;   // per second, in the unit's 10^9, or tokens
   double share;  // of the bound, NaN: none
+  double plain;  // of what plain loads read, NaN: not bound by memory
 };
 
 std::string unit_of(Bound bound) {
@@ -53,7 +54,7 @@ void measure_kernels(Limits& limits, int asked, const Options& options, std::vec
   const std::size_t stream = options.quick ? kQuickStreamBytes : kStreamBytes;
   const double burst = options.quick ? kQuickBurstSeconds : kBurstSeconds;
   const simd::Peaks& peaks = simd::peaks(limits.isa());
-  std::vector<double> limit[4];
+  std::vector<double> limit[4], plain;
   const std::vector<Kernel> kernels =
       kernels_of(limits.isa(), team, stream, options.quick ? kQuickProductRows : kProductRows);
   std::vector<std::vector<double>> rates(kernels.size());
@@ -63,6 +64,7 @@ void measure_kernels(Limits& limits, int asked, const Options& options, std::vec
     limit[1].push_back(limits.operations(peaks.bf16, asked));
     limit[2].push_back(limits.operations(peaks.i8, asked));
     limit[3].push_back(limits.read_bandwidth(stream, asked));
+    plain.push_back(limits.read_bandwidth(stream, asked, simd::Reading::plain));
     for (std::size_t k = 0; k < kernels.size(); ++k) {
       if (tools::stop_flag()) throw Error(ErrorCode::cancelled, "stopped");
       const auto repeat = [&](std::int64_t n) {
@@ -77,26 +79,31 @@ void measure_kernels(Limits& limits, int asked, const Options& options, std::vec
       rates[k].push_back(kernels[k].work * static_cast<double>(calls[k]) * threads / repeat(calls[k]));
     }
   }
+  const double none = std::nan("");
   const auto add = [&](std::string name, std::string shape, Bound bound, const std::vector<double>& samples,
-                       double share) {
+                       double share, double of_plain) {
     std::vector<double> scaled = samples;
     for (double& x : scaled) x *= 1e-9;
-    rows.push_back(
-        {std::move(name), std::move(shape), bench::name(bound), unit_of(bound), threads, spread(scaled), share});
+    rows.push_back({std::move(name), std::move(shape), bench::name(bound), unit_of(bound), threads, spread(scaled),
+                    share, of_plain});
   };
-  const double none = std::nan("");
-  add(std::string("peak f32: ") + peaks.f32.instruction, "registers", Bound::f32, limit[0], none);
-  add(std::string("peak bf16: ") + peaks.bf16.instruction, "registers", Bound::bf16, limit[1], none);
-  add(std::string("peak int8: ") + peaks.i8.instruction, "registers", Bound::i8, limit[2], none);
-  add("read", tools::format_bytes(stream), Bound::memory, limit[3], none);
+  const auto limit_row = [&](std::string name, std::string shape, Bound bound, const std::vector<double>& samples) {
+    add(std::move(name), std::move(shape), bound, samples, none, none);
+  };
+  limit_row(std::string("peak f32: ") + peaks.f32.instruction, "registers", Bound::f32, limit[0]);
+  limit_row(std::string("peak bf16: ") + peaks.bf16.instruction, "registers", Bound::bf16, limit[1]);
+  limit_row(std::string("peak int8: ") + peaks.i8.instruction, "registers", Bound::i8, limit[2]);
+  limit_row("read, fetching ahead", tools::format_bytes(stream), Bound::memory, limit[3]);
+  limit_row("read, plain loads", tools::format_bytes(stream), Bound::memory, plain);
+  // a limit is the most that was seen; noise only lowers it
+  const auto share_of = [](const std::vector<double>& samples, const std::vector<double>& most) {
+    return spread(samples).median / *std::max_element(most.begin(), most.end());
+  };
   for (std::size_t k = 0; k < kernels.size(); ++k) {
     const Bound bound = kernels[k].bound;
-    // a limit is the most that was seen; noise only lowers it
-    const double share = bound >= Bound::cache
-                             ? none
-                             : spread(rates[k]).median / *std::max_element(limit[static_cast<int>(bound)].begin(),
-                                                                           limit[static_cast<int>(bound)].end());
-    add(kernels[k].name, kernels[k].shape, bound, rates[k], share);
+    add(kernels[k].name, kernels[k].shape, bound, rates[k],
+        bound >= Bound::cache ? none : share_of(rates[k], limit[static_cast<int>(bound)]),
+        bound == Bound::memory ? share_of(rates[k], plain) : none);
   }
 }
 
@@ -116,16 +123,22 @@ void measure_model(Limits& limits, int threads, const Options& options, tools::L
     const bool prompt = test.n_gen == 0;
     rows.push_back({(prompt ? "prefill " : "decode ") + test.name(), engine.info().model_type,
                     prompt ? engine.info().compute : name(Bound::memory), "tokens/s", engine.info().threads,
-                    spread(rates), share_of_peak(limits, engine.info(), measured)});
+                    spread(rates), share_of_peak(limits, engine.info(), measured),
+                    prompt ? std::nan("") : share_of_plain_read(limits, engine.info(), measured)});
   }
 }
 
+std::string percent(double share) { return std::isnan(share) ? "" : tools::format("%.1f %%", 100 * share); }
+
+OrderedJson share_or_null(double share) { return std::isnan(share) ? OrderedJson(nullptr) : OrderedJson(share); }
+
 std::string table_text(const std::vector<Row>& rows) {
-  tools::Table table({"kernel", "shape", "threads", "rate", "unit", "spread", "bound by", "of the bound"});
+  tools::Table table(
+      {"kernel", "shape", "threads", "rate", "unit", "spread", "bound by", "of the bound", "of plain loads"});
   for (const Row& row : rows) {
     table.row({row.name, row.shape, tools::format("%d", row.threads), tools::format("%.1f", row.rate.median), row.unit,
-               tools::format("%.1f %%", 100 * row.rate.deviation / row.rate.mean), row.bound,
-               std::isnan(row.share) ? "" : tools::format("%.1f %%", 100 * row.share)});
+               tools::format("%.1f %%", 100 * row.rate.deviation / row.rate.mean), row.bound, percent(row.share),
+               percent(row.plain)});
   }
   return table.text();
 }
@@ -142,7 +155,8 @@ OrderedJson json_of(const Row& row, const std::string& isa) {
   json["median"] = row.rate.median;
   json["stddev"] = row.rate.deviation;
   json["bound"] = row.bound;
-  json["share_of_peak"] = std::isnan(row.share) ? OrderedJson(nullptr) : OrderedJson(row.share);
+  json["share_of_peak"] = share_or_null(row.share);
+  json["share_of_plain_read"] = share_or_null(row.plain);
   return json;
 }
 

@@ -201,12 +201,22 @@ TEST_F(Bench, RooflineIsNotNonsense) {
   ASSERT_EQ(outcome.status, 0) << outcome.err;
   const Json rows = Json::parse(outcome.out);
   EXPECT_GT(rows.size(), 40u);
+  std::vector<std::string> reads;
   for (const Json& row : rows) {
     ASSERT_TRUE(row["median"].is_number()) << row;
     EXPECT_GT(row["median"], 0) << row;
     expect_share(row["share_of_peak"]);
+    const std::string name = row["kernel"];
+    if (name.rfind("read, ", 0) == 0) reads.push_back(name);
+    // what plain loads read is no limit of kernels that fetch ahead
+    const bool reader = row["bound"] == "read" && name.rfind("read, ", 0) != 0;
+    EXPECT_EQ(row["share_of_plain_read"].is_null(), !reader) << row;
+    if (reader) {
+      EXPECT_GT(row["share_of_plain_read"], 0) << row;
+    }
     if (HasNonfatalFailure()) FAIL() << row;
   }
+  EXPECT_EQ(reads, (std::vector<std::string>{"read, fetching ahead", "read, plain loads"}));
 }
 
 TEST_F(Bench, EveryMethod) {

@@ -38,12 +38,14 @@ INSTANTIATE_TEST_SUITE_P(Levels, PeakLoops, testing::ValuesIn(kIsas),
 
 TEST(ReadStreams, ReadEveryByte) {
   alignas(64) static std::uint8_t data[4096];
-  for (const int streams : kReadStreams) {
-    const std::uint64_t before = read_streams(data, sizeof data, streams);
-    for (std::size_t i = 0; i < sizeof data; ++i) {
-      data[i] ^= 1;
-      EXPECT_NE(read_streams(data, sizeof data, streams), before) << i;
-      data[i] ^= 1;
+  for (const Reading reading : {Reading::plain, Reading::fetching}) {
+    for (const int streams : kReadStreams) {
+      const std::uint64_t before = read_streams(data, sizeof data, streams, reading);
+      for (std::size_t i = 0; i < sizeof data; ++i) {
+        data[i] ^= 1;
+        EXPECT_NE(read_streams(data, sizeof data, streams, reading), before) << i;
+        data[i] ^= 1;
+      }
     }
   }
 }
