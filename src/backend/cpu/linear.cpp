@@ -164,6 +164,17 @@ void RowTile::prepare_all(const float* x, std::int64_t ldx, std::int64_t m, std:
   for (std::int64_t i = 0; i < m; ++i) prepare(i, 0, k, x + i * ldx);
 }
 
+void RowTile::fetch() const {
+  const auto fetch = [](const void* from, std::int64_t bytes) {
+    for (std::int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(from) + i);
+  };
+  const std::int64_t n = m_ * k32_;
+  if (arithmetic_->compute != Compute::int8) return fetch(x_.data(), n * std::int64_t(sizeof(float)));
+  fetch(q_.data(), n);
+  fetch(scale_.data(), n / kGroup * std::int64_t(sizeof(float)));
+  fetch(sum_.data(), n / 16 * std::int64_t(sizeof(std::int32_t)));
+}
+
 void RowTile::multiply(const ComputePanels& w, std::int64_t row, std::int64_t m, float* c, std::int64_t ldc) const {
   const simd::KernelTable& kt = *arithmetic_->kernels;
   check(w.w_->k32() == k32_, ErrorCode::internal, "RowTile::multiply: ", k32_, " inputs for ", w.w_->k32());

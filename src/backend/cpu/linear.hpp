@@ -80,6 +80,8 @@ class RowTile {
   void prepare(std::int64_t i, std::int64_t first, std::int64_t n, const float* x);
   /// begin(), then all of x [m, ldx] float32, the first k of each row.
   void prepare_all(const float* x, std::int64_t ldx, std::int64_t m, std::int64_t k);
+  /// Brings rows that other threads have prepared for decode nearer, all at once and not line by line as they are used.
+  void fetch() const;
   /// For prefill: c [m, ldc ≥ 16·count] = rows [row, row + m) · Wᵀ over w's inputs; += unless w begins at input 0.
   void multiply(const ComputePanels& w, std::int64_t row, std::int64_t m, float* c, std::int64_t ldc) const;
   /// out [m, 16] = the rows prepared · panel `p` of packed weights, in the arithmetic of multiply() and, for own

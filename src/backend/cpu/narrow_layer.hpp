@@ -79,7 +79,8 @@ class NarrowLayer {
   template <class Fn>
   static void for_each_panel(const Item& item, const Fn& fn);
   /// Products of the thread's prepared rows with the panels of `item`, row i and place j at y + i·row + j·place.
-  Strides multiply_panels(int thread, const Item& item, const simd::PanelRuns& next, float* y) const;
+  Strides multiply_panels(int thread, const Phase& phase, const Item& item, const simd::PanelRuns& next,
+                          float* y) const;
   /// body(item, strides of its products in own.y) for the thread's items; ends with a barrier.
   template <class Body>
   void share(int thread, const Phase& phase, const Phase& following, const Body& body);
@@ -92,7 +93,8 @@ class NarrowLayer {
   LinearUse use_;
   std::int64_t rows_;
   Array<float> x_, q_, k_, v_, attention_, act_;
-  struct Own {  ///< per thread
+  RowTile act_tile_;  ///< of all threads, decode only: `act` prepared as it is made
+  struct Own {        ///< per thread
     RowTile tile;
     Array<float> normed;  ///< [M, D]
     Array<float> y;       ///< [2 kMaxRun kMaxItems][M, 16], outputs of items
