@@ -20,6 +20,10 @@ FASTKV_INLINE F32 add_group(F32 acc, I32 dot, F32 a_scale, F32 b_scale, F32 b_mi
 /// q6_k, whose turns are the longest, comes at 93 % of what a plain read reaches with 768 and 89 % with 2048.
 template <Packing P>
 inline constexpr std::int64_t kAhead = kFormat<P>.block == 256 && P != Packing::q6_k ? 2048 : 768;
+/// The same where two panels lie about half a page apart in their pages, so that one's prefetchers start anew at the
+/// begin of a page while the other's run: q4_0 comes 2 to 3 % faster than with 768 or in step.
+template <Packing P>
+inline constexpr std::int64_t kAheadApart = kFormat<P>.block == 32 && !kFormat<P>.is_float() ? 2048 : kAhead<P>;
 
 /// Bytes of a turn: what is read of one panel before the other one's turn.
 template <Packing P>
@@ -31,20 +35,26 @@ inline constexpr std::int64_t kTurn = kFormat<P>.is_float() ? 256
 /// Rapids cores than in alternating lines of four neighbouring panels, q4_0 1 to 2 %.
 template <Packing P, int N>
 struct Panels {
-  static constexpr std::int64_t kTail =
-      (kAhead<P> + kTurn<P> - 1) / kTurn<P>;  ///< turns that fetch from beyond the end
-
   const std::uint8_t* at[N];
   const std::uint8_t* next[N];  ///< what is read after this panel, null: the one behind it
   std::int64_t bytes;
+  std::int64_t distance;  ///< that fetches run ahead
+  std::int64_t tail;      ///< of these last bytes, the turns fetch from beyond the end
   std::int64_t ahead[N];
 
+  /// For panels that lie in their pages as `from` do.
+  FASTKV_INLINE void set_distance(const void* const* from) {
+    const auto page_offset = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 4096; };
+    const std::uintptr_t apart = N == 1 ? 0 : (page_offset(from[0]) - page_offset(from[N - 1])) % 4096;
+    distance = apart >= 1024 && apart <= 3072 ? kAheadApart<P> : kAhead<P>;
+    tail = (distance + kTurn<P> - 1) / kTurn<P> * kTurn<P>;
+  }
   FASTKV_INLINE void begin() {
-    unroll<N>([&](auto n) __attribute__((always_inline)) { ahead[n] = kAhead<P>; });
+    unroll<N>([&](auto n) __attribute__((always_inline)) { ahead[n] = distance; });
   }
   /// Before the turn whose bytes begin `done` bytes behind the panel's first.
   FASTKV_INLINE void turn(std::int64_t done) {
-    if (bytes - done != kTail * kTurn<P>) return;
+    if (bytes - done != tail) return;
     unroll<N>([&](auto n) __attribute__((always_inline)) {
       if (next[n]) ahead[n] = next[n] - (at[n] + done);
     });
@@ -135,6 +145,7 @@ template <Packing P, int N, class Fn>
 FASTKV_INLINE void for_panels(const PanelRuns& runs, std::int64_t k32, float* out, Fn&& fn) {
   Panels<P, N> panels;
   panels.bytes = k32 / kFormat<P>.block * kFormat<P>.block_bytes();
+  panels.set_distance(runs.panels);
   for (std::int64_t i = 0; i < runs.count; ++i, out += kLanes) {
     unroll<N>([&](auto n) __attribute__((always_inline)) {
       panels.at[n] = static_cast<const std::uint8_t*>(runs.panels[n]) + i * panels.bytes;

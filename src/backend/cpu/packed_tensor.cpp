@@ -159,15 +159,17 @@ std::size_t PackedTensor::packed_bytes(const TensorView& source) {
   return std::size_t(panels_of(source)) * simd::panel_bytes(packing_of(source.type), round_up(source.cols, kGroup));
 }
 
-PackedTensor::PackedTensor(const TensorView& source, const Placement& placement, PanelList list, HugePages huge_pages)
+PackedTensor::PackedTensor(const TensorView& source, const Placement& placement, PanelList list, HugePages huge_pages,
+                           std::size_t skew)
     : packing_(packing_of(source.type)),
       rows_(source.rows),
       cols_(source.cols),
       k32_(round_up(source.cols, kGroup)),
       panels_(panels_of(source)),
-      panel_bytes_(simd::panel_bytes(packing_, k32_)) {
+      panel_bytes_(simd::panel_bytes(packing_, k32_)),
+      skew_(skew) {
   for (int copy = 0; copy < placement.copies(); ++copy)
-    copies_.emplace_back(packed_bytes(source), source.name.c_str(), huge_pages);
+    copies_.emplace_back(packed_bytes(source) + skew, source.name.c_str(), huge_pages);
   for (int node = 0; node < placement.nodes(); ++node) {
     if (placement.copies() > 1) {
       placement.bind(copies_[std::size_t(node)], 0, packed_bytes(source), node);

@@ -26,7 +26,9 @@ class PackedTensor {
  public:
   PackedTensor() = default;
   /// Allocates and places; pack_panels() fills it.
-  PackedTensor(const TensorView& source, const Placement& placement, PanelList list, HugePages huge_pages);
+  /// The first panel lies `skew` bytes behind the begin of a page, a multiple of 64.
+  PackedTensor(const TensorView& source, const Placement& placement, PanelList list, HugePages huge_pages,
+               std::size_t skew = 0);
 
   /// Packs panels [begin, end) from `source`, the tensor given to the constructor, into the calling thread's copy.
   void pack_panels(const TensorView& source, std::int64_t begin, std::int64_t end);
@@ -56,11 +58,11 @@ class PackedTensor {
 
  private:
   int own_copy() const { return copies_.size() == 1 ? 0 : current_node(); }
-  std::uint8_t* data(int copy) const { return copies_[std::size_t(copy)].as<std::uint8_t>(); }
+  std::uint8_t* data(int copy) const { return copies_[std::size_t(copy)].as<std::uint8_t>() + skew_; }
 
   simd::Packing packing_ = simd::Packing::f32;
   std::int64_t rows_ = 0, cols_ = 0, k32_ = 0, panels_ = 0;
-  std::size_t panel_bytes_ = 0;
+  std::size_t panel_bytes_ = 0, skew_ = 0;
   std::vector<Buffer> copies_;  ///< [1], or [nodes] under mirror
 };
 

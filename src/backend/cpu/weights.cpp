@@ -13,6 +13,8 @@ namespace fastkv::cpu {
 namespace {
 
 constexpr std::int64_t kPanelsPerItem = 8;
+// Decode reads gate and up side by side: not both should enter a new page at the same time (gemv.inl.hpp).
+constexpr std::size_t kHalfPage = 2048;
 
 class Packer {
  public:
@@ -22,8 +24,8 @@ class Packer {
 
   PackedTensor matrix(const TensorView& source) { return matrix(source, {0, PackedTensor::panels_of(source)}); }
 
-  PackedTensor matrix(const TensorView& source, PanelList list) {
-    PackedTensor packed(source, placement_, list, huge_pages_);
+  PackedTensor matrix(const TensorView& source, PanelList list, std::size_t skew = 0) {
+    PackedTensor packed(source, placement_, list, huge_pages_, skew);
     const std::int64_t items = ceil_div(packed.panels(), kPanelsPerItem);
     SharedWork work(team_);
     std::vector<int> packed_in(std::size_t(items), 0);  // the copy
@@ -52,8 +54,8 @@ class Packer {
   }
 
   Linear linear(const TensorView& w, const TensorView& bias) { return {matrix(w), vector(bias), {}, {}}; }
-  Linear linear(const TensorView& w, const TensorView& bias, PanelList list) {
-    return {matrix(w, list), vector(bias), {}, {}};
+  Linear linear(const TensorView& w, const TensorView& bias, PanelList list, std::size_t skew = 0) {
+    return {matrix(w, list, skew), vector(bias), {}, {}};
   }
 
  private:
@@ -114,7 +116,8 @@ Weights pack_weights(const ModelTensors& t, ThreadTeam& team, const Placement& p
                        qkv = q + k + PackedTensor::panels_of(l.v);
     w.layers.push_back({pack.vector(l.attn_norm), pack.vector(l.ffn_norm), pack.linear(l.q, l.q_bias, {0, qkv}),
                         pack.linear(l.k, l.k_bias, {q, qkv}), pack.linear(l.v, l.v_bias, {q + k, qkv}),
-                        pack.linear(l.o, l.o_bias), pack.linear(l.gate, l.gate_bias), pack.linear(l.up, l.up_bias),
+                        pack.linear(l.o, l.o_bias), pack.linear(l.gate, l.gate_bias),
+                        pack.linear(l.up, l.up_bias, {0, PackedTensor::panels_of(l.up)}, kHalfPage),
                         pack.linear(l.down, l.down_bias)});
   }
   return w;
