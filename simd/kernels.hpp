@@ -52,7 +52,8 @@ struct RotatedPanels {
   const float* scale;     ///< [P][G][16]        [64], with 22 significant bits
 };
 
-/// Element types of cached K and V rows.
+/// Element types of cached K and V rows. A row of V is d values one after another; rows of K lie in panels of 16,
+/// [d][16] values, of q8_0 per 32 dims [16] scales and [32][16] int8: a score takes no sum across lanes.
 enum class RowType : std::uint8_t { f32, f16, bf16, q8_0 };
 /// Bytes of a row of d values; q8_0: per 32 values an f16 scale and 32 int8 (d a multiple of 32).
 inline std::size_t row_bytes(RowType type, int d) {
@@ -65,8 +66,9 @@ inline std::size_t row_bytes(RowType type, int d) {
   return 0;
 }
 
-/// Runs of rows that attend_keys and attend_values read at once: more cache misses are under way than with one.
-inline constexpr int kKeyStreams = 4, kValueStreams = 2;
+/// Runs of panels that attend_keys, and of rows that attend_values, reads at once: more cache misses are under way than
+/// with one.
+inline constexpr int kKeyStreams = 2, kValueStreams = 2;
 
 /// Keys of a block of the layouts that attention of prefill reads.
 inline constexpr int kKeyBlock = 128;
@@ -161,14 +163,17 @@ struct KernelTable {
   float (*exp_sum)(float* x, std::int64_t n, float scale, float max);
   /// A float32 row [d] to a cache row, rounded once to nearest even (f16 saturates to ±65504).
   void (*encode_row)(RowType type, const float* x, int d, void* row);
-  /// out[g·ldo + j] = scale · q[g] · key[j], j < n: q [G, d], key rows `stride` bytes apart. Reads kKeyStreams runs of
-  /// ⌈n / kKeyStreams⌉ rows side by side.
-  void (*attend_keys)(RowType type, const float* q, int group, const void* keys, std::size_t stride, std::int64_t n, int d,
-                      float scale, float* out, std::int64_t ldo);
-  /// acc[g·d ..] += Σ_j p[g·ldp + j] · value[j], j < n. Reads kValueStreams runs side by side; the order of the sum
-  /// depends on n alone.
-  void (*attend_values)(RowType type, const float* p, std::int64_t ldp, int group, const void* values, std::size_t stride,
-                        std::int64_t n, int d, float* acc);
+  /// The same to lane `lane` of a panel of keys, d ≤ 256.
+  void (*encode_key)(RowType type, const float* x, int d, void* panel, int lane);
+  /// out[g·ldo + j] = scale · q[g] · key[j], j < n: q [G, d], panels of 16 keys one behind the other, the last one
+  /// whole. Reads kKeyStreams runs of ⌈⌈n/16⌉ / kKeyStreams⌉ panels side by side. |error| ≤ (2 d + 2) eps |scale| Σ|q·k|.
+  void (*attend_keys)(RowType type, const float* q, int group, const void* keys, std::int64_t n, int d, float scale,
+                      float* out, std::int64_t ldo);
+  /// acc[g·d ..] += Σ_j p · value[j] and sum[g] = Σ_j p, j < n, with p = exp(s[g·lds + j] − max[g]), which replaces s:
+  /// ≤ 4 eps relative and |s − max| eps. Reads kValueStreams runs of 16·⌈⌈n/16⌉ / kValueStreams⌉ rows side by side; the
+  /// order of the sums depends on n alone.
+  void (*attend_values)(RowType type, float* s, std::int64_t lds, int group, const float* max, const void* values,
+                        std::size_t stride, std::int64_t n, int d, float* acc, float* sum);
 };
 
 /// The table of `isa`; only call its kernels if supported(isa).

@@ -1,7 +1,7 @@
 // Scores and weighted sums over cached rows of any element type: the query heads of a group share each row's decoding.
 #pragma once
 
-#include "simd/kernels/math.inl.hpp"
+#include "simd/kernels/softmax.inl.hpp"
 #include "simd/kernels/tiles.inl.hpp"
 
 namespace fastkv::simd {
@@ -46,6 +46,13 @@ inline constexpr int kHeads = 4;                                 ///< query head
 inline constexpr int kValueChunks = kVectorBits == 512 ? 4 : 1;  ///< vectors of a value row summed at once
 inline constexpr std::int64_t kValueRows = 16;                   ///< rows of a run that pass all chunks while in L1
 
+/// Fetches the Bytes that lie Ahead bytes behind `from`.
+template <int Bytes, std::size_t Ahead>
+FASTKV_INLINE void fetch(const std::uint8_t* from) {
+  unroll<Bytes / 64>([&](auto line) __attribute__((always_inline)) {
+    _mm_prefetch(reinterpret_cast<const char*>(from + Ahead + line * 64), _MM_HINT_T0);
+  });
+}
 /// Fetches the row that lies Ahead bytes ahead of this one.
 template <std::size_t Ahead>
 FASTKV_INLINE void prefetch_row(const std::uint8_t* row, std::size_t bytes) {
@@ -53,62 +60,118 @@ FASTKV_INLINE void prefetch_row(const std::uint8_t* row, std::size_t bytes) {
     _mm_prefetch(reinterpret_cast<const char*>(row + Ahead + b), _MM_HINT_T0);
   }
 }
-/// On two Granite Rapids cores keys of float16 came at 28.9 GB/s, with 1024 at 27.3.
-inline constexpr std::size_t kKeysAhead = 512;
+/// On two Granite Rapids cores float16 keys came at 34.8 GB/s, with 768 or 1536 at 32.7; in turns of 16 dims at 31.4.
+inline constexpr std::size_t kKeysAhead = 2048;
 /// With two rows of a run at a turn: 35 GB/s of float16, with one row at a turn and 1024 bytes 30.7.
 inline constexpr std::size_t kValuesAhead = 768;
 
-/// Scores of the keys at rows[0..3] of each of Heads query heads, out [Heads][4].
-template <RowType T, int Heads>
-FASTKV_INLINE void score_keys(const float* q, const std::uint8_t* const* rows, int d, float* out) {
-  constexpr int kVectors = T == RowType::q8_0 ? 2 : 1;
-  F32 acc[Heads][kKeyStreams];
-  unroll<Heads>([&](auto g) __attribute__((always_inline)) {
-    unroll<kKeyStreams>([&](auto j) __attribute__((always_inline)) { acc[g][j] = F32::set(0.f); });
-  });
-  int i = 0;
-  for (; i + 16 * kVectors <= d; i += 16 * kVectors) {
-    F32 key[kKeyStreams][kVectors];
-    unroll<kKeyStreams>([&](auto j) __attribute__((always_inline)) { load_row<T, kVectors>(rows[j], i, key[j]); });
-    unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
-      unroll<Heads>([&](auto g) __attribute__((always_inline)) {
-        const F32 x = F32::load(q + g * d + i + 16 * v);
-        unroll<kKeyStreams>([&](auto j) __attribute__((always_inline)) { acc[g][j] = fma(x, key[j][v], acc[g][j]); });
-      });
+/// Panels of keys that are scored at once: as many as leave the sums of kHeads heads in registers.
+inline constexpr int kKeyPanels = kVectorBits == 512 ? kKeyStreams : 1;
+inline constexpr int kTurnDims = 8;  ///< dims of a panel between two looks at the other one
+
+/// Dim i of a panel's 16 keys, of q8_0 without their scales.
+template <RowType T>
+FASTKV_INLINE F32 load_keys(const std::uint8_t* panel, int i) {
+  if constexpr (T == RowType::f32) return F32::load(reinterpret_cast<const float*>(panel) + i * kLanes);
+  if constexpr (T == RowType::f16) return F32::from_f16(reinterpret_cast<const std::uint16_t*>(panel) + i * kLanes);
+  if constexpr (T == RowType::bf16) return F32::from_bf16(reinterpret_cast<const std::uint16_t*>(panel) + i * kLanes);
+  return F32::from_i8(reinterpret_cast<const std::int8_t*>(panel) + i * kLanes);
+}
+
+/// acc[g][p] += q[g] · keys of panel p over the dims [begin, begin + Dims), which lie at `at`.
+template <RowType T, int Dims, int Heads, int N>
+FASTKV_INLINE void add_dims(const float* q, int d, const std::uint8_t* const (&at)[N], int begin,
+                            F32 (&acc)[Heads][N]) {
+  unroll<Dims>([&](auto i) __attribute__((always_inline)) {
+    F32 key[N];
+    unroll<N>([&](auto p) __attribute__((always_inline)) { key[p] = load_keys<T>(at[p], i); });
+    unroll<Heads>([&](auto g) __attribute__((always_inline)) {
+      const F32 x = F32::set(q[g * d + begin + i]);
+      unroll<N>([&](auto p) __attribute__((always_inline)) { acc[g][p] = fma(x, key[p], acc[g][p]); });
     });
-  }
-  if constexpr (T != RowType::q8_0) {
-    if (i < d) {
-      F32 key[kKeyStreams];
-      unroll<kKeyStreams>([&](auto j)
-                              __attribute__((always_inline)) { key[j] = load_row_first<T>(rows[j], i, d - i); });
+  });
+}
+
+template <int Heads, int N>
+FASTKV_INLINE void clear(F32 (&acc)[Heads][N]) {
+  unroll<Heads>([&](auto g) __attribute__((always_inline)) {
+    unroll<N>([&](auto p) __attribute__((always_inline)) { acc[g][p] = F32::set(0.f); });
+  });
+}
+
+/// Scores of N panels of 16 keys, unscaled: a key's sum runs over its dims in order, whatever the other keys.
+template <RowType T, int Heads, int N>
+FASTKV_INLINE void score_panels(const float* q, const std::uint8_t* const (&panels)[N], int d, F32 (&acc)[Heads][N]) {
+  const std::uint8_t* at[N];
+  unroll<N>([&](auto p) __attribute__((always_inline)) { at[p] = panels[p]; });
+  clear(acc);
+  if constexpr (T == RowType::q8_0) {
+    for (int i = 0; i < d; i += 32) {  // scales of 16 keys, then 32 dims
+      F32 sum[Heads][N], scale[N];
+      clear(sum);
+      unroll<N>([&](auto p) __attribute__((always_inline)) {
+        fetch<576, kKeysAhead>(at[p]);
+        scale[p] = F32::from_f16(reinterpret_cast<const std::uint16_t*>(at[p]));
+        at[p] += 2 * kLanes;
+      });
+      for (int part = 0; part < 32; part += kTurnDims) {
+        add_dims<T, kTurnDims>(q, d, at, i + part, sum);
+        unroll<N>([&](auto p) __attribute__((always_inline)) { at[p] += kTurnDims * kLanes; });
+      }
       unroll<Heads>([&](auto g) __attribute__((always_inline)) {
-        const F32 x = load_first(q + g * d + i, d - i);
-        unroll<kKeyStreams>([&](auto j) __attribute__((always_inline)) { acc[g][j] = fma(x, key[j], acc[g][j]); });
+        unroll<N>([&](auto p) __attribute__((always_inline)) { acc[g][p] = fma(scale[p], sum[g][p], acc[g][p]); });
       });
     }
+  } else {
+    constexpr int kDimBytes = kLanes * (T == RowType::f32 ? 4 : 2);
+    int i = 0;
+    for (; i + kTurnDims <= d; i += kTurnDims) {
+      unroll<N>([&](auto p) __attribute__((always_inline)) { fetch<kTurnDims * kDimBytes, kKeysAhead>(at[p]); });
+      add_dims<T, kTurnDims>(q, d, at, i, acc);
+      unroll<N>([&](auto p) __attribute__((always_inline)) { at[p] += kTurnDims * kDimBytes; });
+    }
+    for (; i < d; ++i) {
+      add_dims<T, 1>(q, d, at, i, acc);
+      unroll<N>([&](auto p) __attribute__((always_inline)) { at[p] += kDimBytes; });
+    }
   }
-  sum_rows_of_four(acc, out);
+}
+
+template <RowType T, int Heads, int N>
+FASTKV_INLINE void attend_panels(const float* q, const std::uint8_t* keys, std::size_t panel_bytes,
+                                 const std::int64_t (&at)[N], std::int64_t n, int d, float scale, float* out,
+                                 std::int64_t ldo) {
+  const std::uint8_t* panels[N];
+  unroll<N>([&](auto p) __attribute__((always_inline)) { panels[p] = keys + std::size_t(at[p]) * panel_bytes; });
+  F32 acc[Heads][N];
+  score_panels<T>(q, panels, d, acc);
+  unroll<N>([&](auto p) __attribute__((always_inline)) {
+    const std::int64_t first = at[p] * kLanes, lanes = n - first;
+    unroll<Heads>([&](auto g) __attribute__((always_inline)) {
+      const F32 score = acc[g][p] * F32::set(scale);
+      float* to = out + g * ldo + first;
+      lanes >= kLanes ? score.store(to) : store_first(score, to, lanes);
+    });
+  });
 }
 
 template <RowType T, int Heads>
-void attend_keys_as(const float* q, const std::uint8_t* keys, std::size_t stride, std::int64_t n, int d, float scale,
-                    float* out, std::int64_t ldo) {
-  const std::int64_t run = (n + kKeyStreams - 1) / kKeyStreams;
+void attend_keys_as(const float* q, const std::uint8_t* keys, std::int64_t n, int d, float scale, float* out,
+                    std::int64_t ldo) {
+  static_assert(kKeyStreams == 2);
+  const std::size_t bytes = kLanes * row_bytes(T, d);
+  const std::int64_t panels = (n + kLanes - 1) / kLanes, run = (panels + 1) / 2;
+  const auto attend = [&](const auto& at) __attribute__((always_inline)) {
+    attend_panels<T, Heads>(q, keys, bytes, at, n, d, scale, out, ldo);
+  };
   for (std::int64_t j = 0; j < run; ++j) {
-    const std::uint8_t* rows[kKeyStreams];
-    int count = 0;  // keys that exist: the last run may be shorter, or empty when n is small
-    for (int i = 0; i < kKeyStreams; ++i) {
-      const std::int64_t at = j + i * run;
-      if (at < n) count = i + 1;
-      rows[i] = keys + std::size_t(at < n ? at : j) * stride;
-      prefetch_row<kKeysAhead>(rows[i], stride);
+    const std::int64_t first[] = {j}, second[] = {j + run}, both[] = {j, j + run};
+    if (kKeyPanels == 2 && j + run < panels) {
+      attend(both);
+      continue;
     }
-    alignas(64) float scores[Heads][kKeyStreams];
-    score_keys<T, Heads>(q, rows, d, scores[0]);
-    unroll<Heads>([&](auto g) __attribute__((always_inline)) {
-      for (int i = 0; i < count; ++i) out[g * ldo + j + i * run] = scores[g][i] * scale;
-    });
+    attend(first);
+    if (j + run < panels) attend(second);
   }
 }
 
@@ -140,30 +203,53 @@ FASTKV_INLINE void sum_values(const float* p, std::int64_t ldp, const std::uint8
   });
 }
 
+/// s[g][j] becomes exp(s[g][j] − max[g]) for j < n ≤ 16, which total takes.
+template <int Heads>
+FASTKV_INLINE void exponentiate(float* s, std::int64_t lds, std::int64_t n, const float* max, F32 (&total)[Heads]) {
+  unroll<Heads>([&](auto g) __attribute__((always_inline)) {
+    float* x = s + g * lds;
+    if (n == kLanes) {
+      const F32 e = exp(F32::load(x) - F32::set(max[g]));
+      e.store(x);
+      total[g] = total[g] + e;
+    } else {
+      const F32 e = keep_first(exp(load_first(x, n) - F32::set(max[g])), n);
+      store_first(e, x, n);
+      total[g] = total[g] + e;
+    }
+  });
+}
+
+/// Exponentials are made 16 rows at a time, between their values: memory does not wait for them.
 template <RowType T, int Heads>
-void attend_values_as(const float* p, std::int64_t ldp, const std::uint8_t* values, std::size_t stride, std::int64_t n,
-                      int d, float* acc) {
-  const std::int64_t run = (n + kValueStreams - 1) / kValueStreams;
-  static_assert(kValueStreams == 2);
-  for (std::int64_t j0 = 0; j0 < run; j0 += kValueRows, p += kValueRows, values += kValueRows * stride) {
-    const std::int64_t rows = run - j0 < kValueRows ? run - j0 : kValueRows;
-    const std::int64_t pairs = n - run - j0 < rows ? n - run - j0 : rows;
+void attend_values_as(float* s, std::int64_t lds, const float* max, const std::uint8_t* values, std::size_t stride,
+                      std::int64_t n, int d, float* acc, float* sums) {
+  static_assert(kValueStreams == 2 && kValueRows == kLanes);
+  const std::int64_t run = (n + 2 * kValueRows - 1) / (2 * kValueRows) * kValueRows;
+  F32 weights[Heads];
+  unroll<Heads>([&](auto g) __attribute__((always_inline)) { weights[g] = F32::set(0.f); });
+  for (std::int64_t j0 = 0; j0 < run; j0 += kValueRows, s += kValueRows, values += kValueRows * stride) {
+    const auto rows_of = [](std::int64_t left) { return left < 0 ? 0 : left < kValueRows ? left : kValueRows; };
+    const std::int64_t rows = rows_of(n - j0), pairs = rows_of(n - run - j0);
+    exponentiate(s, lds, rows, max, weights);
+    if (pairs > 0) exponentiate(s + run, lds, pairs, max, weights);
     int c = 0;
     for (; c + 16 * kValueChunks <= d; c += 16 * kValueChunks) {
-      sum_values<T, Heads, kValueChunks>(p, ldp, values, stride, run, rows, pairs, d, c, acc);
+      sum_values<T, Heads, kValueChunks>(s, lds, values, stride, run, rows, pairs, d, c, acc);
     }
-    for (; c + 16 <= d; c += 16) sum_values<T, Heads, 1>(p, ldp, values, stride, run, rows, pairs, d, c, acc);
+    for (; c + 16 <= d; c += 16) sum_values<T, Heads, 1>(s, lds, values, stride, run, rows, pairs, d, c, acc);
     if constexpr (T != RowType::q8_0) {
       for (int g = 0; c < d && g < Heads; ++g) {
         F32 total = load_first(acc + g * d + c, d - c);
         for (std::int64_t j = 0; j < rows + pairs; ++j) {
           const std::int64_t at = j < rows ? j : j - rows + run;
-          total = fma(F32::set(p[g * ldp + at]), load_row_first<T>(values + std::size_t(at) * stride, c, d - c), total);
+          total = fma(F32::set(s[g * lds + at]), load_row_first<T>(values + std::size_t(at) * stride, c, d - c), total);
         }
         store_first(total, acc + g * d + c, d - c);
       }
     }
   }
+  unroll<Heads>([&](auto g) __attribute__((always_inline)) { sums[g] = sum(weights[g]); });
 }
 
 /// fn(row type as a constant).
@@ -181,31 +267,30 @@ FASTKV_INLINE void with_type(RowType type, Fn&& fn) {
   }
 }
 
-void attend_keys(RowType type, const float* q, int group, const void* keys, std::size_t stride, std::int64_t n, int d,
-                 float scale, float* out, std::int64_t ldo) {
+void attend_keys(RowType type, const float* q, int group, const void* keys, std::int64_t n, int d, float scale,
+                 float* out, std::int64_t ldo) {
   for (int g = 0; g < group; g += kHeads) {
     with_type(
         type, [&](auto t) __attribute__((always_inline)) {
           with_count<kHeads>(
               group - g < kHeads ? group - g : kHeads, [&](auto heads) __attribute__((always_inline)) {
                 attend_keys_as<RowType(decltype(t)::value), decltype(heads)::value>(
-                    q + std::int64_t(g) * d, static_cast<const std::uint8_t*>(keys), stride, n, d, scale, out + g * ldo,
-                    ldo);
+                    q + std::int64_t(g) * d, static_cast<const std::uint8_t*>(keys), n, d, scale, out + g * ldo, ldo);
               });
         });
   }
 }
 
-void attend_values(RowType type, const float* p, std::int64_t ldp, int group, const void* values, std::size_t stride,
-                   std::int64_t n, int d, float* acc) {
+void attend_values(RowType type, float* s, std::int64_t lds, int group, const float* max, const void* values,
+                   std::size_t stride, std::int64_t n, int d, float* acc, float* sum) {
   for (int g = 0; g < group; g += kHeads) {
     with_type(
         type, [&](auto t) __attribute__((always_inline)) {
           with_count<kHeads>(
               group - g < kHeads ? group - g : kHeads, [&](auto heads) __attribute__((always_inline)) {
                 attend_values_as<RowType(decltype(t)::value), decltype(heads)::value>(
-                    p + g * ldp, ldp, static_cast<const std::uint8_t*>(values), stride, n, d,
-                    acc + std::int64_t(g) * d);
+                    s + g * lds, lds, max + g, static_cast<const std::uint8_t*>(values), stride, n, d,
+                    acc + std::int64_t(g) * d, sum + g);
               });
         });
   }

@@ -136,26 +136,6 @@ FASTKV_INLINE __m128i fold4_int(I32 x) {
   return _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
 }
 
-/// The sums of N × 4 vectors, N ≤ 4, each bitwise as sum(F32): the same additions as fold4 and sum4, four rows at a
-/// time instead of one, a third of the instructions.
-template <int N>
-FASTKV_INLINE void sum_rows_of_four(const F32 (&x)[N][4], float* out) {
-  const auto halves = [](F32 a, F32 b) __attribute__((always_inline)) {
-    return _mm512_add_ps(_mm512_shuffle_f32x4(a.v, b.v, 0x44), _mm512_shuffle_f32x4(a.v, b.v, 0xee));
-  };
-  __m512 column[4];  // of element j: four lanes of row 0, four of row 1, …
-  unroll<4>([&](auto j) __attribute__((always_inline)) {
-    const __m512 a = halves(x[0][j], x[N > 1 ? 1 : 0][j]), b = N > 2 ? halves(x[2 % N][j], x[N > 3 ? 3 : 2 % N][j]) : a;
-    column[j] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
-  });
-  const auto pairs = [](__m512 a, __m512 b) __attribute__((always_inline)) {
-    return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
-  };
-  const __m512 a = pairs(column[0], column[1]), b = pairs(column[2], column[3]);
-  const __m512 sums = _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
-  _mm512_mask_storeu_ps(out, __mmask16((1 << 4 * N) - 1), sums);
-}
-
 inline constexpr int kVectorBits = 512;
 
 }  // namespace

@@ -58,20 +58,6 @@ FASTKV_INLINE std::int32_t sum(I32 x) {
   const __m128i two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
   return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 1)));
 }
-/// The sums of four vectors, each bitwise as sum(F32).
-FASTKV_INLINE __m128 sum_each(F32 a, F32 b, F32 c, F32 d) {
-  __m128 r0 = fold4(a), r1 = fold4(b), r2 = fold4(c), r3 = fold4(d);
-  _MM_TRANSPOSE4_PS(r0, r1, r2, r3);
-  return _mm_add_ps(_mm_add_ps(r0, r2), _mm_add_ps(r1, r3));
-}
-/// The sums of N × 4 vectors, out [N][4] 16-byte aligned.
-template <int N, class T>
-FASTKV_INLINE void sum_rows_of_four(const Pair<T> (&x)[N][4], float* out) {
-  unroll<N>([&](auto i) __attribute__((always_inline)) {
-    _mm_store_ps(out + 4 * i, sum_each(x[i][0], x[i][1], x[i][2], x[i][3]));
-  });
-}
-
 FASTKV_INLINE F32 abs(F32 x) { return as_float(as_int(x) & I32::set(0x7fffffff)); }
 
 /// e^x within 2 eps of the result, plus nothing for the argument: Cody-Waite reduction by ln 2 in two parts, a degree-6

@@ -81,5 +81,30 @@ void encode_row(RowType type, const float* x, int d, void* row) {
       });
 }
 
+/// Element i of `count` goes to lane `lane` of row i of a panel.
+template <int Bytes>
+FASTKV_INLINE void to_lane(const std::uint8_t* elements, int count, std::uint8_t* panel, int lane) {
+  for (int i = 0; i < count; ++i) std::memcpy(panel + (i * kLanes + lane) * Bytes, elements + i * Bytes, Bytes);
+}
+void encode_key(RowType type, const float* x, int d, void* panel, int lane) {
+  alignas(64) std::uint8_t row[256 * 4];
+  encode_row(type, x, d, row);
+  auto* out = static_cast<std::uint8_t*>(panel);
+  switch (type) {
+    case RowType::f32:
+      return to_lane<4>(row, d, out, lane);
+    case RowType::f16:
+    case RowType::bf16:
+      return to_lane<2>(row, d, out, lane);
+    case RowType::q8_0:
+      break;
+  }
+  const std::uint8_t* block = row;
+  for (int i = 0; i < d; i += 32, block += 34, out += 34 * kLanes) {
+    to_lane<2>(block, 1, out, lane);
+    to_lane<1>(block + 2, 32, out + 2 * kLanes, lane);
+  }
+}
+
 }  // namespace
 }  // namespace fastkv::simd

@@ -46,6 +46,7 @@ constexpr KernelTable make_table(Isa isa) {
       .row_max = row_max,
       .exp_sum = exp_sum,
       .encode_row = encode_row,
+      .encode_key = encode_key,
       .attend_keys = attend_keys,
       .attend_values = attend_values,
   };

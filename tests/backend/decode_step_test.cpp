@@ -51,8 +51,8 @@ std::vector<float> decode(const RandomModel& model, Prompted& run, const std::ve
 TEST(DecodeStep, SeveralTokensAtOnceAreBitwiseThoseOneByOne) {
   const RandomModel model({"decode", 2, 64, 96, 6, 2, 64, 101, {DType::q8_0, DType::q4_0}, true, false, true}, 5);
   for (const CacheType type : {CacheType::f32, CacheType::f16, CacheType::bf16, CacheType::q8_0}) {
-    Prompted one_by_one = prefilled(model, Compute::int8, 700, type),
-             at_once = prefilled(model, Compute::int8, 700, type);
+    Prompted one_by_one = prefilled(model, Compute::int8, 1100, type),
+             at_once = prefilled(model, Compute::int8, 1100, type);
     std::vector<float> expected;
     for (const std::int32_t token : {7, 11, 13}) expected = decode(model, one_by_one, {token});
     EXPECT_EQ(decode(model, at_once, {7, 11, 13}), expected) << name(type);

@@ -17,6 +17,24 @@ class Attention : public KernelTest {
     std::vector<double> values;
     std::size_t stride;
   };
+  /// n keys of d values: what was encoded, in panels of 16 whose other lanes hold anything, and what they decode to.
+  struct Keys {
+    Aligned<float> x;
+    std::vector<std::uint8_t> bytes;
+    std::vector<double> values;
+  };
+  Keys make_keys(RowType type, int n, int d) {
+    const std::size_t row = simd::row_bytes(type, d);
+    Keys keys{values(std::size_t(n * d)), std::vector<std::uint8_t>(std::size_t(n + 15) / 16 * 16 * row, 0x33), {}};
+    std::vector<std::uint8_t> plain(row);
+    for (int j = 0; j < n; ++j) {
+      const float* x = keys.x.data() + j * d;
+      kernels().encode_key(type, x, d, keys.bytes.data() + std::size_t(j / 16 * 16) * row, j % 16);
+      kernels().encode_row(type, x, d, plain.data());
+      for (int i = 0; i < d; ++i) keys.values.push_back(decode(type, plain.data(), i));
+    }
+    return keys;
+  }
   Cache make_cache(RowType type, int n, int d) {
     Cache cache{{}, {}, simd::row_bytes(type, d) + 6};
     cache.stride = (cache.stride + 3) / 4 * 4;
@@ -115,14 +133,14 @@ TEST_P(Attention, KeysGiveScores) {
     for (const int d : {32, 42, 64, 80, 128}) {
       if (type == RowType::q8_0 && d % 32) continue;
       for (const int group : {1, 3, 4, 8}) {
-        for (const int n : {1, 2, 3, 4, 5, 17}) {
+        for (const int n : {1, 2, 15, 16, 17, 32, 33, 50}) {
           SCOPED_TRACE(testing::Message() << "type " << int(type) << " d " << d << " group " << group << " n " << n);
-          const Cache keys = make_cache(type, n, d);
+          const Keys keys = make_keys(type, n, d);
           const Aligned<float> q = values(std::size_t(group * d));
           const int ldo = n + 2;
           std::vector<float> out(std::size_t(group * ldo), 777.f);
           const float scale = 0.09f;
-          kernels().attend_keys(type, q.data(), group, keys.bytes.data(), keys.stride, n, d, scale, out.data(), ldo);
+          kernels().attend_keys(type, q.data(), group, keys.bytes.data(), n, d, scale, out.data(), ldo);
           for (int g = 0; g < group; ++g) {
             for (int j = 0; j < ldo; ++j) {
               const float actual = out[std::size_t(g * ldo + j)];
@@ -135,8 +153,8 @@ TEST_P(Attention, KeysGiveScores) {
                 const double term = double(scale) * q[std::size_t(g * d + i)] * keys.values[std::size_t(j * d + i)];
                 sum += term, magnitude += std::abs(term);
               }
-              // d/16 additions a lane, the product, 4 folds, the scale, a q8_0 value's product.
-              ASSERT_TRUE(close(actual, sum, (d / 16.0 + 8) * kEps * magnitude)) << g << ' ' << j;
+              // d fused multiply-adds (or products and sums), of q8_0 one more per 32, the scale.
+              ASSERT_TRUE(close(actual, sum, (2 * d + 2) * kEps * magnitude)) << g << ' ' << j;
             }
           }
         }
@@ -147,16 +165,17 @@ TEST_P(Attention, KeysGiveScores) {
 
 TEST_P(Attention, AScoreDependsOnItsOwnRowOnly) {
   for (const RowType type : kTypes) {
-    const int d = 64, n = 19, group = 5;
-    const Cache keys = make_cache(type, n, d);
+    const int d = 64, n = 41, group = 5;
+    const Keys keys = make_keys(type, n, d);
     const Aligned<float> q = values(std::size_t(group * d));
     std::vector<float> all(std::size_t(group * n));
-    kernels().attend_keys(type, q.data(), group, keys.bytes.data(), keys.stride, n, d, 0.125f, all.data(), n);
+    kernels().attend_keys(type, q.data(), group, keys.bytes.data(), n, d, 0.125f, all.data(), n);
+    std::vector<std::uint8_t> panel(16 * simd::row_bytes(type, d));
     for (int g = 0; g < group; ++g) {
       for (int j = 0; j < n; ++j) {
         float one;
-        kernels().attend_keys(type, q.data() + g * d, 1, keys.bytes.data() + std::size_t(j) * keys.stride, keys.stride,
-                              1, d, 0.125f, &one, 1);
+        kernels().encode_key(type, keys.x.data() + j * d, d, panel.data(), 0);
+        kernels().attend_keys(type, q.data() + g * d, 1, panel.data(), 1, d, 0.125f, &one, 1);
         ASSERT_EQ(one, all[std::size_t(g * n + j)]) << "type " << int(type) << " head " << g << " key " << j;
       }
     }
@@ -171,17 +190,35 @@ TEST_P(Attention, ValuesAreSummed) {
         for (const int n : {1, 2, 17, 33, 65}) {
           SCOPED_TRACE(testing::Message() << "type " << int(type) << " d " << d << " group " << group << " n " << n);
           const Cache v = make_cache(type, n, d);
-          const int ldp = n + 1;
-          const Aligned<float> p = values(std::size_t(group * ldp)), before = values(std::size_t(group * d));
+          const int lds = n + 1;
+          Aligned<float> p = values(std::size_t(group * lds));
+          const std::vector<float> scores(p.begin(), p.end());
+          const Aligned<float> before = values(std::size_t(group * d));
           Aligned<float> acc(before.size());
           std::copy(before.begin(), before.end(), acc.begin());
-          kernels().attend_values(type, p.data(), ldp, group, v.bytes.data(), v.stride, n, d, acc.data());
+          std::vector<float> max(std::size_t(group), 0.3f), sums(std::size_t(group), 777.f);
+          kernels().attend_values(type, p.data(), lds, group, max.data(), v.bytes.data(), v.stride, n, d, acc.data(),
+                                  sums.data());
+          for (int g = 0; g < group; ++g) {
+            double total = 0;
+            for (int j = 0; j < lds; ++j) {
+              const std::size_t at = std::size_t(g * lds + j);
+              if (j == n) {
+                ASSERT_EQ(p[at], scores[at]);
+                continue;
+              }
+              const double x = double(scores[at]) - max[std::size_t(g)], e = std::exp(x);
+              ASSERT_TRUE(close(p[at], e, (4 + std::abs(x)) * kEps * e)) << g << ' ' << j;
+              total += p[at];
+            }
+            ASSERT_TRUE(close(sums[std::size_t(g)], total, (n / 16.0 + 5) * kEps * total));
+          }
           std::vector<double> expected, bounds;
           for (int g = 0; g < group; ++g) {
             for (int i = 0; i < d; ++i) {
               double sum = before[std::size_t(g * d + i)], magnitude = std::abs(sum);
               for (int j = 0; j < n; ++j) {
-                const double term = double(p[std::size_t(g * ldp + j)]) * v.values[std::size_t(j * d + i)];
+                const double term = double(p[std::size_t(g * lds + j)]) * v.values[std::size_t(j * d + i)];
                 sum += term, magnitude += std::abs(term);
               }
               expected.push_back(sum), bounds.push_back((n + 2) * kEps * magnitude);

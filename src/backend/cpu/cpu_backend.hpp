@@ -8,6 +8,7 @@
 
 #include "backend/backend.hpp"
 #include "backend/cpu/attention.hpp"
+#include "backend/cpu/decode_attention.hpp"
 #include "backend/cpu/layer_cache.hpp"
 #include "backend/cpu/narrow_layer.hpp"
 #include "backend/cpu/scores.hpp"
@@ -123,7 +124,8 @@ class CpuBackend final : public Backend {
   std::chrono::steady_clock::time_point times_taken_;
   std::shared_ptr<ScoreMemory> score_memory_ = std::make_shared<ScoreMemory>();
   std::unique_ptr<NarrowLayer> narrow_;  ///< of the last decode step, for as many rows
-  std::vector<float> logits_;            ///< of a decode step, where its caller wants none or fewer
+  std::unique_ptr<DecodeAttention> attention_;
+  std::vector<float> logits_;  ///< of a decode step, where its caller wants none or fewer
 };
 
 }  // namespace fastkv::cpu

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "core/check.hpp"
+#include "core/round.hpp"
 
 namespace fastkv::cpu {
 
@@ -30,7 +31,7 @@ CpuLayerCache::CpuLayerCache(const simd::KernelTable& kernels, const CpuSelectio
     : kernels_(&kernels),
       k_type_(row_type(format.k)),
       v_type_(row_type(format.v)),
-      k_stride_(simd::row_bytes(k_type_, d)),
+      k_row_bytes_(simd::row_bytes(k_type_, d)),
       v_stride_(simd::row_bytes(v_type_, d)),
       d_(d),
       placement_(placement),
@@ -44,17 +45,18 @@ void CpuLayerCache::allocate(std::int64_t reserve) {
   std::size_t rows = 0;
   for (Head& head : moved) {
     head.offset = rows;
-    rows += std::size_t(head.kept + reserve);
+    rows += std::size_t(round_up(head.kept + reserve, simd::kLanes));
   }
-  Buffer keys(rows * k_stride_, "key cache", huge_pages_), values(rows * v_stride_, "value cache", huge_pages_);
+  Buffer keys(rows * k_row_bytes_, "key cache", huge_pages_), values(rows * v_stride_, "value cache", huge_pages_);
   for (int node = 0; node < placement_.nodes(); ++node) {
     const Range part = placement_.part(std::int64_t(rows), node);
-    placement_.bind(keys, std::size_t(part.begin) * k_stride_, std::size_t(part.end) * k_stride_, node);
+    placement_.bind(keys, std::size_t(part.begin) * k_row_bytes_, std::size_t(part.end) * k_row_bytes_, node);
     placement_.bind(values, std::size_t(part.begin) * v_stride_, std::size_t(part.end) * v_stride_, node);
   }
   for (std::size_t h = 0; keys_ && h < heads_.size(); ++h) {
     const std::size_t used = std::size_t(length(int(h)));
-    std::memcpy(keys.as<>() + moved[h].offset * k_stride_, key(int(h), 0), used * k_stride_);
+    const std::size_t panels = round_up(used, std::size_t(simd::kLanes)) * k_row_bytes_;
+    std::memcpy(keys.as<>() + moved[h].offset * k_row_bytes_, this->keys(int(h), 0), panels);
     std::memcpy(values.as<>() + moved[h].offset * v_stride_, value(int(h), 0), used * v_stride_);
   }
   heads_ = std::move(moved);
@@ -77,16 +79,29 @@ void CpuLayerCache::truncate(std::int64_t appended) {
 std::size_t CpuLayerCache::bytes() const {
   std::size_t rows = 0;
   for (int h = 0; h < heads(); ++h) rows += std::size_t(length(h));
-  return rows * (k_stride_ + v_stride_);
+  return rows * (k_row_bytes_ + v_stride_);
 }
 
 void CpuLayerCache::read_row(int head, std::int64_t row, float* key_out, float* value_out) const {
-  // one row of attend_values with weight 1 is the row itself
-  const float one = 1.0f;
-  std::fill_n(key_out, d_, 0.0f);
+  // products with unit vectors are a key's dims; one row of weight 1 is itself
+  const std::int64_t lane = row % simd::kLanes;
+  std::vector<float> unit(std::size_t(d_), 0.0f), dims(std::size_t(lane + 1));
+  for (int i = 0; i < d_; ++i) {
+    unit[std::size_t(i)] = 1.0f;
+    kernels_->attend_keys(k_type_, unit.data(), 1, keys(head, row - lane), lane + 1, d_, 1.0f, dims.data(), lane + 1);
+    unit[std::size_t(i)] = 0.0f;
+    key_out[i] = dims.back();
+  }
+  float score = 0.0f, sum;
+  const float max = 0.0f;
   std::fill_n(value_out, d_, 0.0f);
-  kernels_->attend_values(k_type_, &one, 1, 1, key(head, row), k_stride_, 1, d_, key_out);
-  kernels_->attend_values(v_type_, &one, 1, 1, value(head, row), v_stride_, 1, d_, value_out);
+  kernels_->attend_values(v_type_, &score, 1, 1, &max, value(head, row), v_stride_, 1, d_, value_out, &sum);
+}
+
+void CpuLayerCache::write_row(int head, std::int64_t row, const float* key, const float* value) const {
+  const std::int64_t lane = row % simd::kLanes;
+  kernels_->encode_key(k_type_, key, d_, keys(head, row - lane), int(lane));
+  kernels_->encode_row(v_type_, value, d_, this->value(head, row));
 }
 
 std::unique_ptr<CpuLayerCache> store(const simd::KernelTable& kernels, ThreadTeam& team, const AttentionShape& shape,
@@ -104,8 +119,7 @@ std::unique_ptr<CpuLayerCache> store(const simd::KernelTable& kernels, ThreadTea
       const std::int64_t base = std::int64_t(h / sharing) * state.n, count = std::int64_t(rows.size());
       for (std::int64_t i = std::max<std::int64_t>(mine.begin - first, 0); i < std::min(mine.end - first, count); ++i) {
         const std::int64_t from = (base + rows[std::size_t(i)]) * d;
-        kernels.encode_row(cache->k_type(), state.kv.k.data() + from, d, cache->key(h, i));
-        kernels.encode_row(cache->v_type(), state.kv.v.data() + from, d, cache->value(h, i));
+        cache->write_row(h, i, state.kv.k.data() + from, state.kv.v.data() + from);
       }
       first += count;
     }

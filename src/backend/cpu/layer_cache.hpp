@@ -29,28 +29,31 @@ class CpuLayerCache final : public LayerCache {
   int heads() const { return int(heads_.size()); }
   simd::RowType k_type() const { return k_type_; }
   simd::RowType v_type() const { return v_type_; }
-  std::size_t k_stride() const { return k_stride_; }  ///< bytes between rows
-  std::size_t v_stride() const { return v_stride_; }
-  std::byte* key(int head, std::int64_t row) const {
-    return keys_.as<>() + (heads_[std::size_t(head)].offset + std::size_t(row)) * k_stride_;
+  std::size_t panel_bytes() const { return simd::kLanes * k_row_bytes_; }  ///< of 16 keys
+  std::size_t v_stride() const { return v_stride_; }                       ///< bytes between rows
+  /// The panel with the keys of rows `row` to row + 15, a multiple of 16.
+  std::byte* keys(int head, std::int64_t row) const {
+    return keys_.as<>() + (heads_[std::size_t(head)].offset + std::size_t(row)) * k_row_bytes_;
   }
   std::byte* value(int head, std::int64_t row) const {
     return values_.as<>() + (heads_[std::size_t(head)].offset + std::size_t(row)) * v_stride_;
   }
+  /// Writes a row that exists: float32 [d], rounded once.
+  void write_row(int head, std::int64_t row, const float* key, const float* value) const;
   /// Makes room for `rows` more per head, growing when the reserve is used up; they are then written by the caller.
   void append(std::int64_t rows);
   std::int64_t appended() const { return appended_; }
 
  private:
   struct Head {
-    std::size_t offset;  ///< first row
+    std::size_t offset;  ///< first row, a multiple of 16
     std::int64_t kept;   ///< rows of the prompt
   };
   void allocate(std::int64_t reserve);
 
   const simd::KernelTable* kernels_;
   simd::RowType k_type_, v_type_;
-  std::size_t k_stride_, v_stride_;
+  std::size_t k_row_bytes_, v_stride_;
   int d_;
   Placement placement_;
   HugePages huge_pages_;

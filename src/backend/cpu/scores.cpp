@@ -14,7 +14,7 @@ namespace fastkv::cpu {
 namespace {
 
 constexpr std::int64_t kChunk = 1024;  // keys a thread takes at a time
-constexpr std::int64_t kKeys = 64;     // of which so many are multiplied together
+constexpr std::int64_t kKeys = 64;     // of which so many are multiplied together, a multiple of 16
 constexpr std::size_t kSpare = 3;      // arrays of a layer: raw scores, pooled, joined
 
 constexpr std::int64_t kFewRows = 64;  // so many scoring rows have their weights stored, [H][rows][n]
@@ -140,11 +140,19 @@ std::unique_ptr<CpuScores> last_row_logits(const ScoreContext& context, const Cp
   const float* q = state.kv.q.data() + (state.query_rows - 1) * context.shape.heads * d;
   SharedWork items(context.team);
   context.team.run([&](int thread) {
+    Array<float> panels(std::size_t(kKeys * d), "key panels");
     for (std::int64_t item;
          (item = items.next(thread, context.shape.heads_kv * chunks)) >= 0 && !context.control.stopping();) {
       const std::int64_t head = item / chunks, begin = item % chunks * kChunk, count = std::min(kChunk, n - begin);
-      kt.attend_keys(simd::RowType::f32, q + head * group * d, group, state.kv.k.data() + (head * n + begin) * d,
-                     std::size_t(d) * sizeof(float), count, d, 1.0f, scores->row(int(head) * group) + begin, n);
+      const float* keys = state.kv.k.data() + (head * n + begin) * d;
+      for (std::int64_t j = 0; j < count; j += kKeys) {  // into panels that stay in L1
+        const std::int64_t rows = std::min(kKeys, count - j);
+        for (std::int64_t i = 0; i < rows; i += simd::kLanes)
+          kt.pack_keys_f32(keys + (j + i) * d, d, int(std::min<std::int64_t>(simd::kLanes, rows - i)), d,
+                           panels.data() + i * d);
+        kt.attend_keys(simd::RowType::f32, q + head * group * d, group, panels.data(), rows, d, 1.0f,
+                       scores->row(int(head) * group) + begin + j, n);
+      }
     }
   });
   context.control.throw_if_stopped();
