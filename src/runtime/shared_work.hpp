@@ -20,8 +20,8 @@ class SharedWork {
   explicit SharedWork(int threads) : threads_(threads), runs_(new Run[std::size_t(threads)]) {}
   explicit SharedWork(const ThreadTeam& team) : SharedWork(team.size()) { nodes_ = team.nodes(); }
 
-  /// The next items for `thread`, neighbours in its run: an eighth of what is left of it, from 1 to `most`, so that
-  /// others can still help at the end. Or one of another's run; or none. Every thread passes the same `count` (below
+  /// The next items for `thread`, neighbours in its run: half of what is left of it, from 1 to `most`, so that others can
+  /// still help at the end. Or one of another's run; or none. Every thread passes the same `count` (below
   /// 2³¹).
   Range next(int thread, std::int64_t count, std::int64_t most) {
     const Range own = split(count, threads_, thread);
@@ -68,7 +68,7 @@ class SharedWork {
     std::atomic<std::uint64_t>& taken = runs_[thread].taken;
     std::uint64_t now = taken.load(std::memory_order_relaxed);
     while (left(run, now) > 0) {
-      const std::int64_t n = std::clamp<std::int64_t>(left(run, now) / 8, 1, most);
+      const std::int64_t n = std::clamp<std::int64_t>(left(run, now) / 2, 1, most);
       if (!taken.compare_exchange_weak(now, now + std::uint64_t(n), std::memory_order_relaxed)) continue;
       const std::int64_t first = run.begin + std::int64_t(now % kBack);
       return {first, first + n};

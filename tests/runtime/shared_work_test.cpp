@@ -22,7 +22,7 @@ TEST(SharedWork, SeveralAtOnceWhileMuchIsLeftThenOneByOne) {
   std::int64_t expected = 0, before = 4;
   for (Range taken; (taken = work.next(0, 200, 4)).begin < 100 && taken.begin < taken.end;) {
     EXPECT_EQ(taken.begin, expected);
-    EXPECT_LE(taken.end - taken.begin, before);  // an eighth of what is left, at most 4
+    EXPECT_LE(taken.end - taken.begin, before);  // half of what is left, at most 4
     before = taken.end - taken.begin, expected = taken.end;
     if (expected == 100) break;
   }

@@ -17,9 +17,10 @@ constexpr std::int64_t kMaxRun = 2;
 static_assert(kMaxRun * kLanes % simd::kGroup == 0);  // outputs of a run share no scale with others
 constexpr std::size_t kMaxItemBytes = std::size_t{192} << 10;
 constexpr std::int64_t kItemsPerThread = 8;
-// Neighbouring items that a thread takes at once, when there is one row: between two items memory waits, 3 % of the
-// time.
-constexpr std::int64_t kMaxItems = 8;
+// Neighbouring items that a thread takes at once, when there is one row: memory waits after each time, a fifth as long
+// as an item of 72 KiB takes.
+constexpr std::int64_t kMaxItems = 32;
+std::int64_t max_items(std::int64_t rows) { return rows == 1 ? kMaxItems : 1; }
 
 // Items of a matrix whose panels are read in two runs of `each`.
 std::int64_t halves(const PackedTensor& w, std::int64_t each) { return ceil_div(w.panels(), 2 * each); }
@@ -69,7 +70,7 @@ NarrowLayer::NarrowLayer(const Arithmetic& arithmetic, const ModelConfig& c, Thr
   team.run([&](int thread) {  // each thread touches its own first
     own_[std::size_t(thread)] = std::make_unique<Own>(
         Own{RowTile(arithmetic, use, rows, widest_own(c, use)), Array<float>(m * std::size_t(c.n_embd), "decode rows"),
-            Array<float>(2 * kMaxRun * kMaxItems * m * kLanes, "decode rows"),
+            Array<float>(std::size_t(2 * kMaxRun * max_items(rows) * rows * kLanes), "decode rows"),
             Array<float>(panel_floats(c), "weight panel")});
   });
 }
@@ -148,7 +149,7 @@ NarrowLayer::Strides NarrowLayer::multiply_panels(int thread, const Phase& phase
     });
     return {kLanes, rows_ * kLanes};
   }
-  const std::int64_t row = 2 * kMaxRun * kMaxItems * kLanes;
+  const std::int64_t row = 2 * kMaxRun * max_items(rows_) * kLanes;
   const auto [first, second] = item.runs;
   const std::int64_t n = first.end - first.begin, m = second.end - second.begin;
   const void *a = item.w[0]->panel(first.begin), *b = m > 0 ? item.w[1]->panel(second.begin) : nullptr;
@@ -165,7 +166,7 @@ NarrowLayer::Strides NarrowLayer::multiply_panels(int thread, const Phase& phase
 template <class Body>
 void NarrowLayer::share(int thread, const Phase& phase, const Phase& following, const Body& body) {
   float* y = own_[std::size_t(thread)]->y.data();
-  const std::int64_t most = rows_ == 1 ? kMaxItems : 1;
+  const std::int64_t most = max_items(rows_);
   for (Range mine; (mine = phase.work->next(thread, phase.items, most)).begin < mine.end;) {
     while (mine.begin < mine.end) {
       const Item item = item_of(phase, mine);

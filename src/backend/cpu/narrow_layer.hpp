@@ -97,7 +97,7 @@ class NarrowLayer {
   struct Own {        ///< per thread
     RowTile tile;
     Array<float> normed;  ///< [M, D]
-    Array<float> y;       ///< [2 kMaxRun kMaxItems][M, 16], outputs of items
+    Array<float> y;       ///< [2 kMaxRun max_items][M, 16], outputs of items
     Array<float> panel;   ///< [K32][16] for RowTile::multiply_panel
   };
   std::vector<std::unique_ptr<Own>> own_;
