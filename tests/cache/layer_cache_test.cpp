@@ -146,6 +146,13 @@ TEST_F(LayerCacheTest, TruncateTakesBackWhatDecodeAppended) {
   }
 }
 
+TEST_F(LayerCacheTest, GrowingBeyondTheReserveKeepsEveryRow) {
+  for (CacheType type : {CacheType::f32, CacheType::f16, CacheType::bf16, CacheType::q8_0}) {
+    const KvCache grown = cache_of(21, type, 1), roomy = cache_of(21, type, 40);
+    for (std::int32_t t = 0; t < 20; ++t) ASSERT_EQ(feed(grown, {t}, 21 + t), feed(roomy, {t}, 21 + t)) << name(type);
+  }
+}
+
 TEST_F(LayerCacheTest, SeveralTokensInOneStepEqualOneByOne) {
   const KvCache one = cache_of(40, CacheType::f32, 8), many = cache_of(40, CacheType::f32, 8);
   const std::vector<std::int32_t> tokens = {5, 9, 13, 60};
