@@ -45,15 +45,6 @@ auto counts(std::int64_t least) {
   return [least](const std::string& text) { return tools::parse_counts(text, least); };
 }
 
-std::vector<double> parse_rates(const std::string& text) {
-  std::vector<double> rates;
-  for (const std::string& part : tools::split_list(text)) {
-    rates.push_back(tools::parse_number(part));
-    if (!(rates.back() > 0 && rates.back() <= 1)) throw UsageError("must be in (0, 1]");
-  }
-  return rates;
-}
-
 std::vector<std::int64_t> parse_threads(const std::string& text) {
   std::vector<std::int64_t> threads = tools::parse_counts(text);
   for (std::int64_t n : threads) {
@@ -102,9 +93,9 @@ void Arguments::declare(CommandLine& command) {
   declare_list(command, "--tsp-layer,~--tsp-idx", "N", tsp_layer,
                "fastkv: last layer that sees all tokens, 0-based (default: half the layers - 1)", counts(0));
   declare_list(command, "--tsp-rate", "R", tsp_rate, "fastkv: share of the prompt that later layers see (default 0.2)",
-               parse_rates);
+               tools::parse_rates);
   declare_list(command, "--retention,~--retain-rate", "R", retention,
-               "share of the prompt kept in the cache per head (default 0.1)", parse_rates);
+               "share of the prompt kept in the cache per head (default 0.1)", tools::parse_rates);
   command.option("--head-budgets", "FILE", head_budgets,
                  "headkv: importance of each head, JSON; without it `--method all` leaves headkv out");
 
@@ -174,7 +165,10 @@ void Arguments::check(const CommandLine& command) {
       throw UsageError("--edges: --n-prompt must be 1 or more");
     if (output == Format::csv) throw UsageError("--edges writes md, json or jsonl");
   }
-  if (breakdown && (output == Format::csv)) throw UsageError("--breakdown writes md, json or jsonl");
+  if (breakdown) {
+    if (n_gen.size() != 1) throw UsageError("--breakdown takes one --n-gen");
+    if (output == Format::csv) throw UsageError("--breakdown writes md, json or jsonl");
+  }
   methods.drop_headkv(head_budgets.has_value());
   const std::vector<MethodName>& listed = methods.methods;
   for (const char* option : {"--tsp-layer", "--tsp-rate", "--retention", "--head-budgets"}) {

@@ -264,6 +264,7 @@ TEST(BenchErrors, OneLineAndStatus2) {
       {{"-m", "x", "--method", "fastkv", "--tsp-rate", "0.2,2"}, "--tsp-rate 0.2,2: must be in (0, 1]"},
       {{"-m", "x", "--sweep", "--suite", "fastkv"}, "--sweep, --suite, --breakdown and --edges exclude each other"},
       {{"-m", "x", "--sweep", "-d", "8"}, "--n-depth has no effect with --sweep"},
+      {{"-m", "x", "--breakdown", "-n", "8,16"}, "--breakdown takes one --n-gen"},
       {{"-m", "x", "--edges", "-n", "8"}, "--n-gen has no effect with --edges"},
       {{"-m", "x", "--edges", "-p", "8,0"}, "--edges: --n-prompt must be 1 or more"},
       {{"-m", "x", "-c", "8"}, "--ctx-size has no effect without --sweep"},

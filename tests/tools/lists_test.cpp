@@ -44,6 +44,8 @@ TEST(Lists, WhatIsWrong) {
   EXPECT_EQ(refusal("1-1000000000"), "too many values");
   EXPECT_EQ(parse_distinct_counts("3,1-2"), Counts({3, 1, 2}));
   EXPECT_THROW(parse_distinct_counts("3,1-4"), UsageError);
+  EXPECT_EQ(parse_rates("0.1,1"), (std::vector<double>{0.1, 1}));
+  for (const char* wrong : {"0.1,0", "1.01", "0.1,,0.2", "x", "nan"}) EXPECT_THROW(parse_rates(wrong), UsageError);
   EXPECT_EQ(parse_pair("512,128"), std::make_pair(std::int64_t{512}, std::int64_t{128}));
   EXPECT_THROW(parse_pair("512"), UsageError);
   EXPECT_THROW(parse_pair("512,0"), UsageError);

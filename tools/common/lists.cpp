@@ -63,6 +63,15 @@ std::vector<std::int64_t> parse_distinct_counts(const std::string& text, std::in
   return values;
 }
 
+std::vector<double> parse_rates(const std::string& text) {
+  std::vector<double> rates;
+  for (const std::string& part : split_list(text)) {
+    rates.push_back(parse_number(part));
+    if (!(rates.back() > 0 && rates.back() <= 1)) throw UsageError("must be in (0, 1]");
+  }
+  return rates;
+}
+
 std::pair<std::int64_t, std::int64_t> parse_pair(const std::string& text) {
   const std::vector<std::string> parts = split_list(text);
   if (parts.size() != 2) throw UsageError("expected PP,TG");

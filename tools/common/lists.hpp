@@ -18,6 +18,9 @@ std::vector<std::int64_t> parse_counts(const std::string& text, std::int64_t lea
 /// As parse_counts(), but a value that comes twice is a UsageError too.
 std::vector<std::int64_t> parse_distinct_counts(const std::string& text, std::int64_t least = 0);
 
+/// Shares in (0, 1]: "0.1,0.25". Throws UsageError.
+std::vector<double> parse_rates(const std::string& text);
+
 /// "512,128": tokens of the prompt, tokens generated. Throws UsageError.
 std::pair<std::int64_t, std::int64_t> parse_pair(const std::string& text);
 

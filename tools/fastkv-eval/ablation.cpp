@@ -17,15 +17,6 @@ namespace fastkv::tools {
 
 namespace {
 
-std::vector<double> parse_rates(const std::string& text) {
-  std::vector<double> rates;
-  for (const std::string& part : split_list(text)) {
-    rates.push_back(parse_number(part));
-    if (!(rates.back() > 0 && rates.back() <= 1)) throw UsageError("must be in (0, 1]");
-  }
-  return rates;
-}
-
 struct Flags : EvalFlags {
   TextFlags text;
   std::string rows;
