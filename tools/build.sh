@@ -1,9 +1,10 @@
 # Sourced by quickstart.sh and test.sh: packages, the build, the small model. The caller stands in the project's root.
 
-# build; libraries; the fuzz target (clang, libFuzzer); tests that read object files (binutils); get-model (pip)
+# build; libraries (boost: the fibers of the emulated GPU in tests); the fuzz target (clang, libFuzzer); tests that read
+# object files (binutils); get-model (pip)
 FASTKV_PACKAGES="cmake ninja-build g++ pkg-config ccache binutils
   libopenblas-dev libopenblas0-pthread libomp-dev libhwloc-dev libxsimd-dev libpcre2-dev nlohmann-json3-dev
-  libcli11-dev libgtest-dev libgmock-dev
+  libcli11-dev libgtest-dev libgmock-dev libboost-context-dev
   clang libclang-rt-14-dev
   ca-certificates python3 python3-pip"
 

@@ -1,0 +1,59 @@
+// Streams, memory and copies of the CUDA runtime, with its failures as the library's errors.
+#include "backend/cuda/device.hpp"
+
+#include "core/check.hpp"
+
+namespace fastkv::cuda {
+namespace {
+
+ErrorCode code_of(cudaError_t status) {
+  switch (status) {
+    case cudaErrorMemoryAllocation:
+      return ErrorCode::out_of_memory;
+    case cudaErrorNoDevice:
+    case cudaErrorInvalidDevice:
+    case cudaErrorInsufficientDriver:
+    case cudaErrorNoKernelImageForDevice:
+      return ErrorCode::unsupported;
+    default:
+      return ErrorCode::internal;
+  }
+}
+
+}  // namespace
+
+void check_cuda(cudaError_t status, const char* what) {
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // or the next check of a launch would report this failure again
+  fail(code_of(status), "CUDA: ", what, ": ", cudaGetErrorString(status));
+}
+
+Stream::Stream() { check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream"); }
+Stream::~Stream() { cudaStreamDestroy(stream_); }
+void Stream::wait() const { check_cuda(cudaStreamSynchronize(stream_), "waiting for the device"); }
+
+DeviceBuffer::DeviceBuffer(cudaStream_t stream, std::size_t bytes, const char* what) : stream_(stream), bytes_(bytes) {
+  if (bytes == 0) return;
+  const cudaError_t status = cudaMallocAsync(&data_, bytes, stream);
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    std::size_t free = 0, total = 0;
+    cudaMemGetInfo(&free, &total);
+    fail(ErrorCode::out_of_memory, what, ": ", bytes, " bytes of device memory wanted, ", free, " of ", total, " free");
+  }
+  check_cuda(status, what);
+}
+DeviceBuffer::~DeviceBuffer() {
+  if (data_) cudaFreeAsync(data_, stream_);
+}
+
+void copy_to_device(cudaStream_t stream, void* to, const void* from, std::size_t bytes) {
+  check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream), "copying to the device");
+}
+
+void copy_to_host(cudaStream_t stream, void* to, const void* from, std::size_t bytes) {
+  check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream), "copying from the device");
+  check_cuda(cudaStreamSynchronize(stream), "waiting for the device");
+}
+
+}  // namespace fastkv::cuda

@@ -1,0 +1,28 @@
+// What a test of device code may ask for, here of the emulated device: schedules, device memory as vectors.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "cuda/emulation/control.hpp"
+
+/// Skips the test where there is no device; the emulated one is always there.
+#define FASTKV_REQUIRE_DEVICE() static_assert(true)
+
+namespace fastkv::test {
+
+/// Runs `body` under each schedule of threads: a result that differs between them shows a barrier that is missing.
+inline void for_each_schedule(const std::function<void()>& body) {
+  using emulation::Order;
+  for (const emulation::Schedule& schedule :
+       {emulation::Schedule{Order::forward, 0, false}, emulation::Schedule{Order::backward, 0, true},
+        emulation::Schedule{Order::shuffled, 1, false}, emulation::Schedule{Order::shuffled, 2, true}}) {
+    SCOPED_TRACE(testing::Message() << "order " << int(schedule.order) << ", seed " << schedule.seed
+                                    << ", early copies " << schedule.early_copies);
+    const emulation::Scheduled scope(schedule);
+    body();
+  }
+}
+
+}  // namespace fastkv::test
