@@ -9,11 +9,12 @@
 #include <bit>
 #include <boost/context/detail/fcontext.hpp>
 #include <exception>
-#include <mutex>
 #include <numeric>
 #include <random>
 #include <sstream>
-#include <thread>
+#include <utility>
+
+#include "workers.hpp"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
@@ -239,7 +240,6 @@ class Worker {
       thread.started = true;
       thread.stack = take_stack();
       thread.context = context::make_fcontext(static_cast<char*>(thread.stack) + kStackBytes, kStackBytes - kPage, run);
-      running_stack_ = thread.stack;
     }
     jump(thread.context, from);
   }
@@ -316,7 +316,6 @@ class Worker {
   Votes votes_{}, result_{};
   std::exception_ptr error_;
   void* root_ = nullptr;
-  void* running_stack_ = nullptr;
   std::vector<void*> stacks_, free_stacks_;
   GuardedBytes shared_;
 #if defined(__SANITIZE_ADDRESS__)
@@ -397,28 +396,19 @@ void run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, const std::functi
     std::mt19937_64 random(how.seed);
     std::shuffle(order.begin(), order.end(), random);
   }
-  std::atomic<std::uint64_t> taken{0};
-  std::mutex mutex;
-  std::exception_ptr error;
-  auto work = [&] {
-    thread_local Worker mine;
-    worker = &mine;
-    mine.prepare(grid, block, shared_bytes, kernel, how);
-    try {
-      for (std::uint64_t i; (i = taken++) < blocks;) {
+  share(
+      blocks,
+      [&](std::uint64_t i) {
         const std::uint64_t b = how.order == Order::forward    ? i
                                 : how.order == Order::backward ? blocks - 1 - i
                                                                : order[i];
-        mine.run_block({unsigned(b % grid.x), unsigned(b / grid.x % grid.y), unsigned(b / grid.x / grid.y)}, b);
-      }
-    } catch (...) {
-      taken = blocks;
-      const std::lock_guard lock(mutex);
-      if (!error) error = std::current_exception();
-    }
-  };
-  work();
-  if (error) std::rethrow_exception(error);
+        worker->run_block({unsigned(b % grid.x), unsigned(b / grid.x % grid.y), unsigned(b / grid.x / grid.y)}, b);
+      },
+      [&] {
+        thread_local Worker mine;
+        worker = &mine;
+        mine.prepare(grid, block, shared_bytes, kernel, how);
+      });
 }
 
 }  // namespace emulation

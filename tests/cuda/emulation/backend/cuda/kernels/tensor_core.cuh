@@ -61,6 +61,12 @@ inline void load_matrix_x2(std::uint32_t (&r)[2], const void* row) { emulated::l
 inline void load_matrix_x4_trans(std::uint32_t (&r)[4], const void* row) { emulated::load_matrix<4, true>(r, row); }
 inline void load_matrix_x2_trans(std::uint32_t (&r)[2], const void* row) { emulated::load_matrix<2, true>(r, row); }
 
+/// 2^x; what is below 2^-126 becomes 0.
+inline float exp2_approx(float x) {
+  const float y = std::exp2(x);
+  return y < 0x1p-126f ? 0 : y;
+}
+
 /// d [16×8] += a [16×16] · b [16×8]. With g = lane / 4 and t = lane mod 4, pairs of columns: a holds (g, 2t), (g + 8,
 /// 2t), (g, 2t + 8), (g + 8, 2t + 8); b holds, pairs of rows, (2t, g), (2t + 8, g); d holds (g, 2t), (g, 2t + 1),
 /// (g + 8, 2t), (g + 8, 2t + 1).
