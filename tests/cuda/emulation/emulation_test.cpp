@@ -1,12 +1,18 @@
 // The emulated device itself: threads, barriers, warp collectives, atomics, memory, graphs.
+#include <cuda_bf16.h>
 #include <cuda_runtime.h>
 #include <gtest/gtest.h>
 
-#include <numeric>
+#include <bit>
+#include <cmath>
+#include <random>
+#include <string>
 #include <vector>
 
 #include "backend/cuda/device.hpp"
 #include "backend/cuda/kernels/launch.cuh"
+#include "backend/cuda/kernels/tensor_core.cuh"
+#include "core/half.hpp"
 #include "cub/cub.cuh"
 #include "cuda_test.hpp"
 #include "fastkv/error.hpp"
@@ -298,6 +304,71 @@ TEST(Emulation, WithoutADevice) {
     EXPECT_STREQ(error.what(), "CUDA: creating a stream: no CUDA-capable device is detected");
   }
   emulation::device() = was;
+}
+
+/// What a thread reads of its own copies before it waits for them, and after.
+void impatient_kernel(const int4* from, int* out) {
+  int4* shared = shared_memory<int4>();
+  cuda::copy_async_16(shared, from, true);
+  cuda::copy_commit();
+  cuda::copy_async_16(shared + 1, from, true);
+  cuda::copy_commit();
+  out[0] = shared[0].x;
+  cuda::copy_wait<1>();
+  out[1] = shared[0].x;
+  out[2] = shared[1].x;
+  cuda::copy_wait<0>();
+  out[3] = shared[1].x;
+}
+void misaligned_kernel() { cuda::copy_async_16(shared_memory<char>() + 8, nullptr, false); }
+void outside_kernel() {
+  std::uint32_t registers[4];
+  cuda::load_matrix_x4(registers, shared_memory<char>() + 16 * threadIdx.x);
+}
+
+TEST(Emulation, CopiesAreSeenLateOrEarlyByTheSchedule) {
+  cuda::Stream stream;
+  const int4 value[1] = {{42, 0, 0, 0}};
+  const auto from = cuda::to_device<int4>(stream, value, "from");
+  const cuda::DeviceArray<int> out(stream, 4, "out");
+  for (const bool early : {false, true}) {
+    const emulation::Scheduled scope({emulation::Order::forward, 0, early});
+    launch(stream, 1, 1, 32, impatient_kernel, from.data(), out.data());
+    EXPECT_EQ(cuda::to_host(stream, out.data(), 4),
+              (early ? std::vector<int>{42, 42, 42, 42} : std::vector<int>{-1, 42, -1, 42}));
+  }
+  EXPECT_NE(fault_of([&] { launch(stream, 1, 1, 32, misaligned_kernel); }).find("not a multiple of 16"),
+            std::string::npos);
+  EXPECT_NE(fault_of([&] { launch(stream, 1, 32, 256, outside_kernel); }).find("outside the block's"),
+            std::string::npos);
+}
+
+TEST(Emulation, NarrowFloatsRoundAsTheLibrarysDo) {
+  std::vector<std::uint32_t> bits;
+  for (const std::uint32_t high : {0x0000u, 0x0001u, 0x007fu, 0x3380u, 0x3381u, 0x3f80u, 0x3f81u, 0x387fu, 0x477fu,
+                                   0x4780u, 0x7f7fu, 0x7f80u, 0x8000u, 0xbf80u, 0xff7fu, 0xff80u, 0x3c00u, 0x3c12u}) {
+    for (const std::uint32_t low : {0x0000u, 0x0001u, 0x0fffu, 0x1000u, 0x1001u, 0x2000u, 0x3000u, 0x7fffu, 0x8000u,
+                                    0x8001u, 0xe000u, 0xefffu, 0xf000u, 0xffffu}) {
+      if ((high & 0x7fff) == 0x7f80 && low != 0) continue;  // NaN
+      bits.push_back(high << 16 | low);
+    }
+  }
+  std::mt19937 random(7);
+  for (int i = 0; i < 100000; ++i) bits.push_back(random());
+  for (const std::uint32_t u : bits) {
+    const float x = std::bit_cast<float>(u);
+    if (std::isnan(x)) continue;
+    ASSERT_EQ(__bfloat16_as_ushort(__float2bfloat16_rn(x)), f32_to_bf16(x)) << x;
+    ASSERT_EQ(__half_as_ushort(__float2half_rn(x)), f32_to_f16(x)) << x;
+  }
+  for (unsigned h = 0; h < 0x10000; ++h) {
+    const float narrow = __bfloat162float(__ushort_as_bfloat16(std::uint16_t(h)));
+    const float half = __half2float(__ushort_as_half(std::uint16_t(h)));
+    ASSERT_TRUE(std::isnan(narrow) || narrow == bf16_to_f32(std::uint16_t(h))) << h;
+    ASSERT_TRUE(std::isnan(half) || half == f16_to_f32(std::uint16_t(h))) << h;
+  }
+  EXPECT_TRUE(std::isnan(__bfloat162float(__float2bfloat16_rn(NAN))));
+  EXPECT_TRUE(std::isnan(__half2float(__float2half_rn(NAN))));
 }
 
 void overrun_kernel(int* out) { out[threadIdx.x * 4] = 1; }
