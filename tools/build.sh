@@ -30,9 +30,9 @@ install_packages() {
   }
 }
 
-# build FOLDER TARGET [CMAKE OPTION…]: configures and builds; the programs land in FOLDER/bin.
+# build FOLDER TARGETS [CMAKE OPTION…]: configures and builds; the programs land in FOLDER/bin.
 build() {
-  local folder=$1 target=$2 jobs memory
+  local folder=$1 targets=$2 jobs memory
   shift 2
   # the kernels' templates take more than a gigabyte each to compile
   jobs=$(nproc)
@@ -40,5 +40,6 @@ build() {
   [ "$jobs" -le "$memory" ] || jobs=$((memory > 0 ? memory : 1))
   say "building in $folder"
   CXX=${CXX:-g++} cmake -S . -B "$folder" -G Ninja "$@" > /dev/null
-  cmake --build "$folder" --target "$target" --parallel "$jobs" >&2
+  # shellcheck disable=SC2086  # a list of words on purpose
+  cmake --build "$folder" --target $targets --parallel "$jobs" >&2
 }

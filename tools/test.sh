@@ -1,16 +1,20 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, and runs all tests; the exit status is that of ctest.
-# --sanitize: the same tests in a build with AddressSanitizer and UndefinedBehaviorSanitizer (build-asan/).
+# The build with CUDA (build-cuda/) has to compile and link too; its tests skip where there is no GPU. FASTKV_NO_CUDA=1
+# leaves it out, for machines that cannot reach PyPI and have no nvcc.
+# --sanitize: the same tests in a build with AddressSanitizer and UndefinedBehaviorSanitizer (build-asan/), without CUDA.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/build.sh
 
 folder=build
+cuda=${FASTKV_NO_CUDA:+no}
 options=(-DCMAKE_BUILD_TYPE=Release -DFASTKV_TESTS=ON -DFASTKV_TOOLS=ON)
 case "${1-}" in
   "") options+=(-DFASTKV_SANITIZE=) ;;
   --sanitize)
     folder=build-asan
+    cuda=no
     options+=(-DFASTKV_SANITIZE=address,undefined)
     export LSAN_OPTIONS=${LSAN_OPTIONS-suppressions=$PWD/tests/support/lsan.supp:print_suppressions=0}
     export ASAN_OPTIONS=${ASAN_OPTIONS-detect_leaks=1:strict_string_checks=1}
@@ -30,4 +34,10 @@ build "$folder" all "${options[@]}"
 tools/get-model > /dev/null || say "going on without the model"
 status=0
 ctest --test-dir "$folder" --output-on-failure --parallel 2 || status=$?
+if [ -z "$cuda" ]; then
+  nvcc=$(command -v nvcc) || nvcc=$(tools/cuda-toolkit)/bin/nvcc
+  build build-cuda "fastkv-run fastkv-bench fastkv-eval test_cuda_device" "${options[@]}" -DFASTKV_CUDA=ON \
+    -DCMAKE_CUDA_COMPILER="$nvcc"
+  ctest --test-dir build-cuda --label-regex gpu --output-on-failure || status=$?
+fi
 exit "$status"

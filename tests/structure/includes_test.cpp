@@ -133,6 +133,9 @@ TEST(Owners, OnePlacePerLibrary) {
       {"x86intrin.h", "simd/"},
       {"CLI/", "tools/common/"},
       {"cuda", "src/backend/cuda/"},
+      {"cublas", "src/backend/cuda/gemm_cublaslt.cpp"},
+      {"cub/", "src/backend/cuda/kernels/"},
+      {"mma.h", "none: src/backend/cuda/kernels/tensor_core.cuh has the instructions"},
       {"gtest/", "tests/"},
   };
   std::map<std::string, int> uses;
@@ -151,7 +154,7 @@ TEST(Owners, OnePlacePerLibrary) {
           << file.path << ": " << line;
     }
   }
-  for (const char* used : {"nlohmann/", "pcre2", "hwloc", "omp.h"})
+  for (const char* used : {"nlohmann/", "pcre2", "hwloc", "omp.h", "cuda", "cublas"})
     EXPECT_GT(uses[used], 0) << used << " was not found";
 }
 

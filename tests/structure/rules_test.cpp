@@ -36,6 +36,24 @@ TEST(Rules, CudaIsChosenInTheRegistryOnly) {
   }
 }
 
+/// Device code is what nvcc and the emulation both compile: no conditions on either, launches and PTX in one place
+/// each.
+TEST(Rules, DeviceCodeIsTheSameEverywhere) {
+  static const std::regex conditional("^\\s*#\\s*(if|ifdef|ifndef|elif)"), assembly("\\basm\\b");
+  std::size_t kernels = 0;
+  for (const SourceFile& file : source_files({"src/backend/cuda"})) {
+    for (const std::string& line : file.code) {
+      kernels += line.find("__global__") != std::string::npos;
+      EXPECT_FALSE(std::regex_search(line, conditional)) << file.path << ": " << line;
+      EXPECT_TRUE(line.find("<<<") == std::string::npos || file.path == "src/backend/cuda/kernels/launch.cuh")
+          << file.path << ": " << line;
+      EXPECT_TRUE(!std::regex_search(line, assembly) || file.path == "src/backend/cuda/kernels/tensor_core.cuh")
+          << file.path << ": " << line;
+    }
+  }
+  EXPECT_GT(kernels, 0u) << "no kernels were found";
+}
+
 TEST(Rules, FilesStayReadable) {
   // A file over 500 lines, with the reason.
   const std::map<std::string, std::string> reasons = {};

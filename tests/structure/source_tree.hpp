@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -48,15 +49,16 @@ inline std::string strip(const std::string& line, bool& in_comment) {
 
 }  // namespace detail
 
-/// C++ files (.cpp, .hpp) under `folders`, sorted by path.
+/// C++ and CUDA files under `folders`, sorted by path.
 inline std::vector<SourceFile> source_files(const std::vector<std::string>& folders) {
+  static const std::set<std::string> kExtensions = {".cpp", ".hpp", ".h", ".cu", ".cuh"};
   const std::filesystem::path root = FASTKV_SOURCE_DIR;
   std::vector<SourceFile> out;
   for (const std::string& folder : folders) {
     if (!std::filesystem::exists(root / folder)) continue;
     for (const auto& entry : std::filesystem::recursive_directory_iterator(root / folder)) {
       const std::string extension = entry.path().extension().string();
-      if (!entry.is_regular_file() || (extension != ".cpp" && extension != ".hpp" && extension != ".cu")) continue;
+      if (!entry.is_regular_file() || !kExtensions.count(extension)) continue;
       SourceFile file;
       file.path = std::filesystem::relative(entry.path(), root).generic_string();
       std::ifstream in(entry.path());
