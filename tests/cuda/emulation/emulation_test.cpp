@@ -51,13 +51,13 @@ TEST(Emulation, EveryThreadRunsOnce) {
 
 /// Each thread adds what its neighbour wrote, `rounds` times; without the barriers the order of threads shows.
 template <bool Barriers>
-void neighbours_kernel(int* out, int rounds) {
-  int* values = shared_memory<int>();
+void neighbours_kernel(unsigned* out, int rounds) {
+  unsigned* values = shared_memory<unsigned>();
   const int me = int(threadIdx.x), n = int(blockDim.x);
-  values[me] = me;
+  values[me] = unsigned(me);
   for (int r = 0; r < rounds; ++r) {
     if (Barriers) __syncthreads();
-    const int sum = values[me] + values[(me + 1) % n];
+    const unsigned sum = values[me] + values[(me + 1) % n];
     if (Barriers) __syncthreads();
     values[me] = sum;
   }
@@ -66,17 +66,17 @@ void neighbours_kernel(int* out, int rounds) {
 
 TEST(Emulation, BarriersGiveOneResultAndTheirAbsenceShows) {
   cuda::Stream stream;
-  std::vector<std::vector<int>> right, wrong;
+  std::vector<std::vector<unsigned>> right, wrong;
   for_each_schedule([&] {
-    cuda::DeviceArray<int> out(stream, 70, "out");
-    launch(stream, 1, 70, 70 * sizeof(int), neighbours_kernel<true>, out.data(), 3);
+    cuda::DeviceArray<unsigned> out(stream, 70, "out");
+    launch(stream, 1, 70, 70 * sizeof(unsigned), neighbours_kernel<true>, out.data(), 3);
     right.push_back(cuda::to_host(stream, out.data(), out.size()));
-    launch(stream, 1, 70, 70 * sizeof(int), neighbours_kernel<false>, out.data(), 3);
+    launch(stream, 1, 70, 70 * sizeof(unsigned), neighbours_kernel<false>, out.data(), 3);
     wrong.push_back(cuda::to_host(stream, out.data(), out.size()));
   });
   for (std::size_t i = 1; i < right.size(); ++i) EXPECT_EQ(right[i], right[0]);
   EXPECT_NE(wrong[1], wrong[0]);
-  EXPECT_EQ(right[0][5], 5 + 3 * 6 + 3 * 7 + 8);  // binomial
+  EXPECT_EQ(right[0][5], 5u + 3 * 6 + 3 * 7 + 8);  // binomial
 }
 
 void early_leavers_kernel(int* out) {

@@ -17,6 +17,7 @@
 #include "workers.hpp"
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -279,6 +280,9 @@ class Worker {
     }
     void* stack = free_stacks_.back();
     free_stacks_.pop_back();
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_unpoison_memory_region(stack, kStackBytes);  // of frames that were never left
+#endif
     return stack;
   }
 
