@@ -25,6 +25,9 @@ struct Schedule {
 struct Device {
   bool present = true;
   std::size_t memory = std::size_t(8) << 30;  ///< bytes
+  /// The host crashes when it touches device memory, as with a GPU. Opening and closing it takes system calls for each
+  /// allocation: for small models.
+  bool guarded = false;
 };
 
 Schedule& schedule();
@@ -34,6 +37,15 @@ Device& device();
 std::size_t used_memory();
 std::size_t peak_memory();
 void reset_peak();
+
+/// Opens guarded device memory for as long as it lives: what a kernel or a copy holds while it runs.
+class DeviceAccess {
+ public:
+  DeviceAccess();
+  ~DeviceAccess();
+  DeviceAccess(const DeviceAccess&) = delete;
+  DeviceAccess& operator=(const DeviceAccess&) = delete;
+};
 
 /// Kernels run since the process began.
 std::uint64_t launches();
@@ -48,6 +60,18 @@ class Scheduled {
 
  private:
   Schedule before_;
+};
+
+/// Guards device memory for as long as it lives.
+class Guarded {
+ public:
+  Guarded() : before_(device().guarded) { device().guarded = true; }
+  ~Guarded() { device().guarded = before_; }
+  Guarded(const Guarded&) = delete;
+  Guarded& operator=(const Guarded&) = delete;
+
+ private:
+  bool before_;
 };
 
 }  // namespace emulation

@@ -163,4 +163,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 namespace emulation {
 /// Does `work` now, or when the graph that `stream` captures is launched.
 void enqueue(cudaStream_t stream, std::function<void()> work);
+
+/// Throws Fault where the `words` of a kernel's argument hold an address of the host's memory.
+void check_argument(const std::uint64_t* words, std::size_t count);
 }  // namespace emulation

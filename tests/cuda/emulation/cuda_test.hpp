@@ -12,7 +12,8 @@
 
 namespace fastkv::test {
 
-/// Runs `body` under each schedule of threads: a result that differs between them shows a barrier that is missing.
+/// Runs `body` under each schedule of threads: a result that differs between them shows a barrier that is missing. The
+/// host may not touch device memory meanwhile.
 inline void for_each_schedule(const std::function<void()>& body) {
   using emulation::Order;
   for (const emulation::Schedule& schedule :
@@ -21,6 +22,7 @@ inline void for_each_schedule(const std::function<void()>& body) {
     SCOPED_TRACE(testing::Message() << "order " << int(schedule.order) << ", seed " << schedule.seed
                                     << ", early copies " << schedule.early_copies);
     const emulation::Scheduled scope(schedule);
+    const emulation::Guarded guarded;
     body();
   }
 }

@@ -380,5 +380,34 @@ TEST(EmulationDeath, OverrunsCrash) {
   EXPECT_DEATH(launch(stream, 1, 2, 0, overrun_kernel, out.data()), "");
 }
 
+struct Operands {
+  int n;
+  const int* in;
+  int* out;
+};
+void operands_kernel(Operands p) { p.out[threadIdx.x] = p.in[threadIdx.x]; }
+
+TEST(Emulation, KernelsGetNoHostPointers) {
+  cuda::Stream stream;
+  const std::vector<int> host(4, 1);
+  const auto in = cuda::to_device<int>(stream, host, "in");
+  const cuda::DeviceArray<int> out(stream, 4, "out");
+  launch(stream, 1, 4, 0, operands_kernel, Operands{32767, in.data(), out.data()});
+  EXPECT_THROW(launch(stream, 1, 4, 0, operands_kernel, Operands{4, host.data(), out.data()}), emulation::Fault);
+  EXPECT_THROW(launch(stream, 1, 4, 0, twice_kernel, host.data(), out.data()), emulation::Fault);
+}
+
+TEST(EmulationDeath, TheHostCannotTouchGuardedMemory) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  const emulation::Guarded guarded;
+  cuda::Stream stream;
+  const std::vector<int> host(4, 1);
+  const auto in = cuda::to_device<int>(stream, host, "in");
+  const cuda::DeviceArray<int> out(stream, 4, "out");
+  launch(stream, 1, 4, 0, twice_kernel, in.data(), out.data());
+  EXPECT_EQ(cuda::to_host(stream, out.data(), 4), std::vector<int>(4, 2));
+  EXPECT_DEATH(static_cast<void>(static_cast<volatile int*>(out.data())[1]), "");
+}
+
 }  // namespace
 }  // namespace fastkv::test

@@ -211,11 +211,12 @@ class Worker {
 
   /// Runs the combine() of pending collective `at` if all its lanes are here, and lets them go on.
   bool complete(Warp& warp, std::size_t at, int first, const Thread* running) {
-    const Pending pending = warp.pending[at];
-    if ((pending.mask & warp.alive) & ~pending.arrived) return false;
-    pending.combine(pending.data.data(), pending.arrived);
+    Pending& pending = warp.pending[at];
+    const std::uint32_t arrived = pending.arrived;
+    if ((pending.mask & warp.alive) & ~arrived) return false;
+    pending.combine(pending.data.data(), arrived);
     warp.pending.erase(warp.pending.begin() + std::ptrdiff_t(at));
-    for (std::uint32_t lanes = pending.arrived; lanes; lanes &= lanes - 1) {
+    for (std::uint32_t lanes = arrived; lanes; lanes &= lanes - 1) {
       const int thread = first + std::countr_zero(lanes);
       if (!running || thread != running->number) ready(thread);
     }

@@ -31,6 +31,7 @@ namespace emulation {
 namespace {
 
 constexpr std::size_t kPage = 4096, kAlignment = 16;
+constexpr std::uint64_t kLowestAddress = 1ull << 32, kHighestAddress = 1ull << 47;  ///< of the host's data
 
 struct Allocation {
   std::size_t bytes;
@@ -42,6 +43,8 @@ std::mutex mutex;
 std::map<std::uintptr_t, Allocation> allocations;  ///< by first byte
 std::size_t used = 0, peak = 0;
 int capturing = 0;
+int accesses = 0;
+bool closed = false;  ///< device memory is guarded, and open only while there are accesses
 thread_local cudaError_t last_error = cudaSuccess;
 
 cudaError_t result(cudaError_t status) {
@@ -60,6 +63,11 @@ bool on_device(const void* memory, std::size_t bytes) {
 }
 bool on_host(const void* memory) { return memory && !on_device(memory, 1); }
 
+void protect_all(int protection) {
+  for (const auto& [first, allocation] : allocations)
+    mprotect(allocation.mapping, allocation.mapped - kPage, protection);
+}
+
 /// The memory ends at a page nobody may read, and is full of NaN.
 cudaError_t allocate(void** memory, std::size_t bytes) {
   if (!device().present) return cudaErrorNoDevice;
@@ -73,6 +81,7 @@ cudaError_t allocate(void** memory, std::size_t bytes) {
   if (mapping == MAP_FAILED) return cudaErrorMemoryAllocation;
   mprotect(static_cast<char*>(mapping) + size, kPage, PROT_NONE);
   std::memset(mapping, 0xff, size);
+  if (closed) mprotect(mapping, size, PROT_NONE);
   *memory = static_cast<char*>(mapping) + size - (bytes + kAlignment - 1) / kAlignment * kAlignment;
   allocations[reinterpret_cast<std::uintptr_t>(*memory)] = {bytes, mapping, size + kPage};
   used += bytes;
@@ -101,6 +110,16 @@ bool right_sides(const void* to, std::size_t to_bytes, const void* from, std::si
 
 }  // namespace
 
+DeviceAccess::DeviceAccess() {
+  const std::lock_guard lock(mutex);
+  if (accesses++ == 0 && closed) protect_all(PROT_READ | PROT_WRITE);
+}
+DeviceAccess::~DeviceAccess() {
+  const std::lock_guard lock(mutex);
+  closed = device().guarded;
+  if (--accesses == 0 && closed) protect_all(PROT_NONE);
+}
+
 Device& device() {
   static Device value;
   return value;
@@ -113,7 +132,20 @@ void enqueue(cudaStream_t stream, std::function<void()> work) {
   if (stream && stream->capture) {
     stream->capture->work.push_back(std::move(work));
   } else {
+    const DeviceAccess access;
     work();
+  }
+}
+
+void check_argument(const std::uint64_t* words, std::size_t count) {
+  for (std::size_t i = 0; i < count; ++i) {
+    if (words[i] < kLowestAddress || words[i] > kHighestAddress) continue;
+    const auto* address = reinterpret_cast<const unsigned char*>(words[i]);
+    unsigned char resident;
+    void* page = reinterpret_cast<void*>(words[i] / kPage * kPage);
+    if (mincore(page, kPage, &resident) != 0) continue;  // not an address, but two numbers side by side
+    if (on_device(address, 0) || on_device(address - 1, 0)) continue;
+    throw Fault("a kernel is launched with a pointer to the host's memory");
   }
 }
 
@@ -379,7 +411,7 @@ cudaError_t cudaGraphExecUpdate(cudaGraphExec_t exec, cudaGraph_t graph, cudaGra
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   if (stream && stream->capture) return result(cudaErrorStreamCaptureUnsupported);
-  for (const auto& work : exec->work) work();
+  for (const auto& work : exec->work) enqueue(stream, work);
   return cudaSuccess;
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {

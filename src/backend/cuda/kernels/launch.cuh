@@ -21,7 +21,7 @@ void launch(cudaStream_t stream, dim3 grid, dim3 block, std::size_t shared_bytes
     check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)),
                "a kernel's shared memory");
   }
-  kernel<<<grid, block, shared_bytes, stream>>>(Params(std::forward<Args>(args))...);
+  kernel<<<grid, block, shared_bytes, stream>>>(static_cast<Params>(std::forward<Args>(args))...);
   check_cuda(cudaGetLastError(), "a kernel's launch");
 }
 

@@ -4,7 +4,10 @@
 #include <cuda_runtime.h>
 
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 
 #include "backend/cuda/device.hpp"
@@ -13,6 +16,20 @@ namespace fastkv::cuda {
 
 inline constexpr std::size_t kMostSharedBytes = 227 << 10;  ///< of a block (sm_90)
 
+namespace emulated {
+
+/// Kernels see the device's memory alone: no argument may be, or hold, an address of the host's.
+template <class T>
+void check_argument(const T& argument) {
+  if constexpr (std::is_trivially_copyable_v<T> && sizeof(T) >= 8 && alignof(T) >= 8) {
+    std::uint64_t words[sizeof(T) / 8];
+    std::memcpy(words, &argument, sizeof words);
+    emulation::check_argument(words, sizeof(T) / 8);
+  }
+}
+
+}  // namespace emulated
+
 template <class... Params, class... Args>
 void launch(cudaStream_t stream, dim3 grid, dim3 block, std::size_t shared_bytes, void (*kernel)(Params...),
             Args&&... args) {
@@ -20,9 +37,10 @@ void launch(cudaStream_t stream, dim3 grid, dim3 block, std::size_t shared_bytes
   const bool fits = threads > 0 && threads <= 1024 && block.z <= 64 && shared_bytes <= kMostSharedBytes && grid.x > 0 &&
                     grid.x <= 0x7fffffffu && grid.y > 0 && grid.y <= 65535 && grid.z > 0 && grid.z <= 65535;
   check_cuda(fits ? cudaSuccess : cudaErrorInvalidConfiguration, "a kernel's launch");
-  emulation::enqueue(stream, [=, values = std::tuple<std::decay_t<Params>...>(std::forward<Args>(args)...)] {
-    emulation::run_grid(grid, block, shared_bytes, [&] { std::apply(kernel, values); });
-  });
+  std::tuple<std::decay_t<Params>...> values(std::forward<Args>(args)...);
+  std::apply([](const auto&... value) { (emulated::check_argument(value), ...); }, values);
+  emulation::enqueue(stream,
+                     [=] { emulation::run_grid(grid, block, shared_bytes, [&] { std::apply(kernel, values); }); });
 }
 
 /// The block's dynamic shared memory.
