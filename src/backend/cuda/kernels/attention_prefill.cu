@@ -1,6 +1,7 @@
 // Attention of prompt rows on tensor cores: tiles of queries against tiles of keys with an online softmax
 // (FlashAttention-2), never an n x n matrix.
 #include <cmath>
+#include <cstring>
 #include <numbers>
 
 #include "backend/cuda/kernels/launch.cuh"
@@ -41,7 +42,9 @@ constexpr std::size_t shared_bytes() {
 
 __device__ __forceinline__ std::uint32_t packed(float low, float high) {
   const __nv_bfloat162 pair = __float22bfloat162_rn(make_float2(low, high));
-  return *reinterpret_cast<const std::uint32_t*>(&pair);
+  std::uint32_t bits;
+  std::memcpy(&bits, &pair, sizeof bits);
+  return bits;
 }
 
 // A block takes kQueries rows of one query head. Blocks start in the order of blockIdx: the longest rows first, so that
@@ -52,7 +55,8 @@ template <int kD>
 __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(Operands p) {
   using Tile = SharedTile<kD>;
   constexpr int kSteps = kD / 16;
-  constexpr int kStepsUnrolled = kD == 128 ? 4 : kSteps;  // on sm_90 all 8 would spill 20 registers, 4 use all 255
+  [[maybe_unused]] constexpr int kStepsUnrolled =
+      kD == 128 ? 4 : kSteps;              // on sm_90 all 8 would spill 20 registers, 4 use all 255
   constexpr bool kHoldQueries = kD <= 64;  // in registers; wider ones are read again for each tile of keys
   const int lane = int(threadIdx.x) % kWarp, warp = int(threadIdx.x) / kWarp;
   const int head = int(blockIdx.x), head_kv = shared_head(head, p.heads, p.heads_kv);
@@ -68,12 +72,15 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(Operands
   const std::int64_t head_rows = std::int64_t(head_kv) * p.n;
   const auto copy_keys = [&](int key, int stage) {
     const std::int64_t from = (head_rows + key) * p.d;
-    const int rows = int(min(p.n - key, std::int64_t(kKeys)));
-    Tile::template copy<kKeys, kThreads>(keys + stage * Tile::bytes(kKeys), p.k + from, p.d, rows, p.d);
-    Tile::template copy<kKeys, kThreads>(values + stage * Tile::bytes(kKeys), p.v + from, p.d, rows, p.d);
+    const int count = int(p.n) - key;
+    const auto row_of = [&](const bf16* rows) {
+      return [=, &p](int row) { return row < count ? rows + from + row * p.d : nullptr; };
+    };
+    Tile::template copy<kKeys, kThreads>(keys + stage * Tile::bytes(kKeys), p.d, row_of(p.k));
+    Tile::template copy<kKeys, kThreads>(values + stage * Tile::bytes(kKeys), p.d, row_of(p.v));
   };
-  Tile::template copy<kQueries, kThreads>(queries, p.q + (row0 * p.heads + head) * p.d, std::int64_t(p.heads) * p.d,
-                                          int(min(p.m - row0, std::int64_t(kQueries))), p.d);
+  Tile::template copy<kQueries, kThreads>(
+      queries, p.d, [&](int row) { return row0 + row < p.m ? p.q + ((row0 + row) * p.heads + head) * p.d : nullptr; });
   copy_keys(0, 0);
   copy_commit();
 
@@ -81,7 +88,8 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(Operands
   for (auto& of_tile : m) of_tile[0] = of_tile[1] = -INFINITY;
   [[maybe_unused]] std::uint32_t q[kHoldQueries ? kSteps : 1][kRowTiles][4];
 
-  for (int key = 0, stage = 0; key < some_see; key += kKeys, stage ^= 1) {
+  for (int key = 0; key < some_see; key += kKeys) {
+    const int stage = key / kKeys % 2;
     copy_wait<0>();
     __syncthreads();  // this tile is there; the one before is no longer read
     if (key + kKeys < some_see) copy_keys(key + kKeys, stage ^ 1);

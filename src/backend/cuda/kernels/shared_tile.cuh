@@ -25,15 +25,16 @@ struct SharedTile {
     return row * kRowBytes + (kMixed ? chunk ^ (row & 7) : chunk) * 16;
   }
 
-  /// Starts copies of rows [0, kRows) of `from`, `stride` elements apart, d values each; zeros from row `rows` and
-  /// value d on. All kThreads threads of the block call it.
-  template <int kRows, int kThreads>
-  static __device__ __forceinline__ void copy(std::byte* tile, const bf16* from, std::int64_t stride, int rows, int d) {
+  /// Starts copies of kRows rows of d values, row i from `row_at(i)`; zeros if that is null and from value d on. All
+  /// kThreads threads of the block call it.
+  template <int kRows, int kThreads, class RowAt>
+  static __device__ __forceinline__ void copy(std::byte* tile, int d, const RowAt& row_at) {
 #pragma unroll
     for (int i = int(threadIdx.x); i < kRows * kChunks; i += kThreads) {
       const int row = i / kChunks, chunk = i % kChunks;
-      const bool valid = row < rows && chunk * 8 < d;
-      copy_async_16(tile + offset(row, chunk), from + (valid ? row * stride + chunk * 8 : 0), valid);
+      const bf16* const from = row_at(row);
+      const bool valid = from && chunk * 8 < d;
+      copy_async_16(tile + offset(row, chunk), valid ? from + chunk * 8 : nullptr, valid);
     }
   }
 
