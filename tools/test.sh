@@ -35,7 +35,8 @@ tools/get-model > /dev/null || say "going on without the model"
 status=0
 ctest --test-dir "$folder" --output-on-failure --parallel 2 || status=$?
 if [ -z "$cuda" ]; then
-  nvcc=$(command -v nvcc) || nvcc=$(tools/cuda-toolkit)/bin/nvcc
+  nvcc=nvcc
+  nvcc --version 2> /dev/null | grep -q 'release 13' || nvcc=$(tools/cuda-toolkit)/bin/nvcc
   build build-cuda "fastkv-run fastkv-bench fastkv-eval test_cuda_device" "${options[@]}" -DFASTKV_CUDA=ON \
     -DCMAKE_CUDA_COMPILER="$nvcc"
   ctest --test-dir build-cuda --label-regex gpu --output-on-failure || status=$?
