@@ -13,7 +13,7 @@ grep -q '^cuda: ' <<< "$version" || fail "--version does not name CUDA: $version
 for section in sm_80 sm_90a sm_100a; do
   grep -qa "$section" "$run" || fail "no machine code for $section in $run"
 done
-if grep -q '^cuda: .*compute capability' <<< "$version"; then
+if ! grep -q '^cuda: no device' <<< "$version"; then
   "$run" -m "$model" -p 'Once upon a time' -n 4 --temp 0 --device cuda > /dev/null 2>&1 || fail "--device cuda: $?"
 else
   error=$("$run" -m "$model" -p 'Once upon a time' -n 4 --device cuda 2>&1 > /dev/null)
