@@ -11,7 +11,6 @@ namespace fastkv::test {
 namespace {
 
 TEST(Device, CopiesComeBackAsTheyWere) {
-  FASTKV_REQUIRE_DEVICE();
   cuda::Stream stream;
   std::vector<int> values(100003);
   for (std::size_t i = 0; i < values.size(); ++i) values[i] = int(i * 7);
@@ -23,7 +22,6 @@ TEST(Device, CopiesComeBackAsTheyWere) {
 }
 
 TEST(Device, NothingTakesNoMemory) {
-  FASTKV_REQUIRE_DEVICE();
   cuda::Stream stream;
   const auto array = cuda::to_device<int>(stream, {}, "nothing");
   EXPECT_EQ(array.data(), nullptr);
@@ -31,7 +29,6 @@ TEST(Device, NothingTakesNoMemory) {
 }
 
 TEST(Device, BuffersMove) {
-  FASTKV_REQUIRE_DEVICE();
   cuda::Stream stream;
   cuda::DeviceBuffer a(stream, 64, "a"), b;
   void* data = a.data();
@@ -44,7 +41,6 @@ TEST(Device, BuffersMove) {
 }
 
 TEST(Device, WithoutRoomTheErrorSaysWhatForAndHowMuch) {
-  FASTKV_REQUIRE_DEVICE();
   cuda::Stream stream;
   try {
     const cuda::DeviceBuffer buffer(stream, std::size_t(1) << 45, "a very large buffer");

@@ -29,10 +29,7 @@ struct Case {
   bool bias;
 };
 
-class GemmTest : public testing::TestWithParam<Case> {
- protected:
-  void SetUp() override { FASTKV_REQUIRE_DEVICE(); }
-};
+class GemmTest : public testing::TestWithParam<Case> {};
 
 /// y, and how far the device may be off: float32 sums in any order, then one rounding to y's type.
 struct Expected {
@@ -122,7 +119,6 @@ INSTANTIATE_TEST_SUITE_P(Shapes, GemmTest,
                          });
 
 TEST(Gemm, NothingToDoWithoutRows) {
-  FASTKV_REQUIRE_DEVICE();
   cuda::Stream stream;
   cuda::Gemm gemm(stream);
   gemm.expect_rows(3);

@@ -37,7 +37,6 @@ __global__ void load_kernel(const std::uint16_t* matrices, std::uint32_t* out) {
 }
 
 TEST(TensorCore, LoadsGiveEachLaneItsPairs) {
-  FASTKV_REQUIRE_DEVICE();
   cuda::Stream stream;
   std::vector<std::uint16_t> matrices;
   for (int i = 0; i < 4; ++i)
@@ -84,7 +83,6 @@ std::uint32_t pair(float low, float high) {
 }
 
 TEST(TensorCore, ProductsHaveTheManualsFragments) {
-  FASTKV_REQUIRE_DEVICE();
   cuda::Stream stream;
   // Integers whose products and sums are exact in any order, different at every place.
   float a[16][16], b[16][8], c[16][8];
@@ -144,7 +142,6 @@ __global__ void copy_kernel(const int4* from, int valid, int4* out) {
 }
 
 TEST(TensorCore, CopiesLandByTheirWaitWithZerosWhereNotValid) {
-  FASTKV_REQUIRE_DEVICE();
   cuda::Stream stream;
   constexpr int kThreads = 64, kValid = 150;
   std::vector<int4> values(3 * kThreads);
