@@ -66,29 +66,41 @@ class Split {
     count_ = int(min(split_begin(split_ + 1), rows) - begin);
     first_row_ = p_.cache.offsets[stored_] + begin;
     with_row_chunk(p_.cache.k_type, [&](auto chunk) { multiply_keys<decltype(chunk)>(); });
-    __syncthreads();
-    exponentiate();
-    __syncthreads();
-    with_row_chunk(p_.cache.v_type, [&](auto chunk) { sum_values<decltype(chunk)>(); });
+    with_row_chunk(p_.cache.v_type, [&](auto chunk) {
+      Batch<decltype(chunk)> first;  // of values, under way during what lies between
+      load(first, p_.cache.v, p_.cache.v_stride, 0);
+      __syncthreads();
+      exponentiate();
+      __syncthreads();
+      sum_values(first);
+    });
   }
 
  private:
   static constexpr int kSlots = kThreads / kLanes;
   static constexpr int kAtOnce = kHeads == 1 ? 8 : 16 / kHeads;
 
+  /// Rows slot, slot + kSlots, … from some row of the split, a chunk of each.
+  template <class Chunk>
+  struct Batch {
+    static constexpr int kRows = sizeof(Chunk) > 16 ? kAtOnce / 2 : kAtOnce, kStep = kRows * kSlots;
+    Chunk chunk[kRows];
+  };
+
   /// Query head number g of the block's; −1: there is none.
   __device__ int head(int g) const {
     const int sharing = p_.sharing(), number = first_head_ + g;
     return number < sharing ? stored_ * sharing + number : -1;
   }
-  /// Loads rows first, first + kSlots, … of the split; those past its end are left as they are.
+  /// Loads a batch from row `row0` of the split; zeros past its end.
   template <class Chunk>
-  __device__ __forceinline__ void load(Chunk (&chunk)[kAtOnce], const std::byte* rows, std::int64_t stride,
-                                       int first) const {
+  __device__ __forceinline__ void load(Batch<Chunk>& batch, const std::byte* rows, std::int64_t stride,
+                                       int row0) const {
 #pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      const int row = first + i * kSlots;
-      if (row < count_ && lane_ * 8 < p_.d) chunk[i].load(rows + (first_row_ + row) * stride, lane_, p_.d);
+    for (int i = 0; i < Batch<Chunk>::kRows; ++i) {
+      const int row = row0 + slot_ + i * kSlots;
+      batch.chunk[i] = {};
+      if (row < count_ && lane_ * 8 < p_.d) batch.chunk[i].load(rows + (first_row_ + row) * stride, lane_, p_.d);
     }
   }
 
@@ -101,15 +113,17 @@ class Split {
       if (head(g) >= 0 && lane_ * 8 < p_.d)
 #pragma unroll
         for (int i = 0; i < 8; ++i) q[g][i] = p_.q[head(g) * p_.d + lane_ * 8 + i] * p_.scale;
-    for (int row0 = 0; row0 < count_; row0 += kAtOnce * kSlots) {
-      Chunk chunk[kAtOnce] = {};
-      load(chunk, p_.cache.k, p_.cache.k_stride, row0 + slot_);
-      constexpr int kSums = kAtOnce * kHeads, kHeld = kSums > kLanes ? kSums / kLanes : 1;
+    using Rows = Batch<Chunk>;
+    Rows batch, next;
+    load(batch, p_.cache.k, p_.cache.k_stride, 0);
+    for (int row0 = 0; row0 < count_; row0 += Rows::kStep, batch = next) {
+      load(next, p_.cache.k, p_.cache.k_stride, row0 + Rows::kStep);
+      constexpr int kSums = Rows::kRows * kHeads, kHeld = kSums > kLanes ? kSums / kLanes : 1;
       float sum[kSums];
 #pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) {
+      for (int i = 0; i < Rows::kRows; ++i) {
         float x[8];
-        chunk[i].values(x);
+        batch.chunk[i].values(x);
 #pragma unroll
         for (int g = 0; g < kHeads; ++g) {
           float dot = q[g][0] * x[0];
@@ -143,16 +157,17 @@ class Split {
 
   /// values[split][head] = Σ scores[g][row] · v_row: over a thread's rows, the lanes of a warp, the warps.
   template <class Chunk>
-  __device__ __forceinline__ void sum_values() {
+  __device__ __forceinline__ void sum_values(Batch<Chunk>& batch) {
+    using Rows = Batch<Chunk>;
     float acc[kHeads][8] = {};
-    for (int row0 = 0; row0 < count_; row0 += kAtOnce * kSlots) {
-      Chunk chunk[kAtOnce] = {};
-      load(chunk, p_.cache.v, p_.cache.v_stride, row0 + slot_);
+    Rows next;
+    for (int row0 = 0; row0 < count_; row0 += Rows::kStep, batch = next) {
+      load(next, p_.cache.v, p_.cache.v_stride, row0 + Rows::kStep);
 #pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) {
+      for (int i = 0; i < Rows::kRows; ++i) {
         const int row = row0 + slot_ + i * kSlots;
         float x[8];
-        chunk[i].values(x);
+        batch.chunk[i].values(x);
 #pragma unroll
         for (int g = 0; g < kHeads; ++g) {
           const float weight = row < count_ ? scores_[g * kLongSplit + row] : 0;

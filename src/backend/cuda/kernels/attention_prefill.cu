@@ -24,15 +24,15 @@ constexpr int kQueries = kWarps * kWarpRows;
 struct Operands {
   const bf16* q;             ///< [m][H][d]
   const std::int32_t* rows;  ///< [m] or null
-  std::int64_t first, m;
+  int first, m;
   const bf16 *k, *v;  ///< [K][n][d]
-  std::int64_t n;
+  int n;
   bf16* out;  ///< [m][H][d]
   int heads, heads_kv, d;
   float scale;  ///< of exponents of 2
 
   /// Keys that row i sees.
-  __device__ int seen(std::int64_t i) const { return int(visible_keys(rows ? rows[i] : first + i)); }
+  __device__ int seen(int i) const { return int(visible_keys(rows ? rows[i] : first + i)); }
 };
 
 template <int kD>
@@ -51,36 +51,37 @@ __device__ __forceinline__ std::uint32_t packed(float low, float high) {
 // the last to run are short; of one tile all heads, so that those that share keys and values find them in the L2 cache.
 // Per row: m the maximum and l the sum of its scores so far, o = Σ 2^(scale (score − m)) v. Where a row sees none of a
 // tile's keys, m stays, and l and o are multiplied by 1 and get 0 added: its result depends on what it sees alone.
-template <int kD>
+template <class Dim>
 __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(Operands p) {
+  constexpr int kD = Dim::kSize;
   using Tile = SharedTile<kD>;
   constexpr int kSteps = kD / 16;
-  [[maybe_unused]] constexpr int kStepsUnrolled =
-      kD == 128 ? 4 : kSteps;              // on sm_90 all 8 would spill 20 registers, 4 use all 255
+  [[maybe_unused]] constexpr int kStepsUnrolled = kD == 128 ? 2 : kSteps;  // 2 of 8 spill 5 registers, the others more
   constexpr bool kHoldQueries = kD <= 64;  // in registers; wider ones are read again for each tile of keys
+  const int d = Dim::values(p.d);
   const int lane = int(threadIdx.x) % kWarp, warp = int(threadIdx.x) / kWarp;
   const int head = int(blockIdx.x), head_kv = shared_head(head, p.heads, p.heads_kv);
-  const std::int64_t row0 = std::int64_t(gridDim.y - 1 - blockIdx.y) * kQueries;
-  const std::int64_t warp_row = row0 + warp * kWarpRows;
-  const auto seen = [&](std::int64_t row) { return p.seen(row < p.m ? row : p.m - 1); };
+  const int row0 = int(gridDim.y - 1 - blockIdx.y) * kQueries, warp_row = row0 + warp * kWarpRows;
+  const auto seen = [&](int row) { return p.seen(min(row, p.m - 1)); };
   const int some_see = seen(row0 + kQueries - 1), warp_sees = seen(warp_row + kWarpRows - 1), all_see = seen(row0);
 
   std::byte* const queries = shared_memory<std::byte>();
   std::byte* const keys = queries + Tile::bytes(kQueries);  // [2 stages][kKeys]
   std::byte* const values = keys + 2 * Tile::bytes(kKeys);  // the same
   std::byte* const own_queries = queries + Tile::bytes(warp * kWarpRows);
-  const std::int64_t head_rows = std::int64_t(head_kv) * p.n;
+  const bf16* const head_keys = p.k + std::int64_t(head_kv) * p.n * d;
+  const bf16* const head_values = p.v + std::int64_t(head_kv) * p.n * d;
   const auto copy_keys = [&](int key, int stage) {
-    const std::int64_t from = (head_rows + key) * p.d;
-    const int count = int(p.n) - key;
-    const auto row_of = [&](const bf16* rows) {
-      return [=, &p](int row) { return row < count ? rows + from + row * p.d : nullptr; };
-    };
-    Tile::template copy<kKeys, kThreads>(keys + stage * Tile::bytes(kKeys), p.d, row_of(p.k));
-    Tile::template copy<kKeys, kThreads>(values + stage * Tile::bytes(kKeys), p.d, row_of(p.v));
+    const int count = p.n - key;
+    const bf16 *const from_k = head_keys + std::int64_t(key) * d, *const from_v = head_values + std::int64_t(key) * d;
+    Tile::template copy<kKeys, kThreads>(keys + stage * Tile::bytes(kKeys), count, d,
+                                         [&](int row) { return from_k + row * d; });
+    Tile::template copy<kKeys, kThreads>(values + stage * Tile::bytes(kKeys), count, d,
+                                         [&](int row) { return from_v + row * d; });
   };
-  Tile::template copy<kQueries, kThreads>(
-      queries, p.d, [&](int row) { return row0 + row < p.m ? p.q + ((row0 + row) * p.heads + head) * p.d : nullptr; });
+  const bf16* const tile_queries = p.q + (std::int64_t(row0) * p.heads + head) * d;
+  Tile::template copy<kQueries, kThreads>(queries, p.m - row0, d,
+                                          [&](int row) { return tile_queries + row * p.heads * d; });
   copy_keys(0, 0);
   copy_commit();
 
@@ -212,8 +213,8 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(Operands
   __syncwarp();
   for (int i = lane; i < kWarpRows * Tile::kChunks; i += kWarp) {
     const int row = i / Tile::kChunks, chunk = i % Tile::kChunks;
-    if (warp_row + row < p.m && chunk * 8 < p.d)
-      *reinterpret_cast<uint4*>(p.out + ((warp_row + row) * p.heads + head) * p.d + chunk * 8) =
+    if (warp_row + row < p.m && chunk * 8 < d)
+      *reinterpret_cast<uint4*>(p.out + (std::int64_t(warp_row + row) * p.heads + head) * d + chunk * 8) =
           *reinterpret_cast<const uint4*>(own_queries + Tile::offset(row, chunk));
   }
 }
@@ -222,15 +223,22 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(Operands
 
 void attention_prefill(cudaStream_t stream, const AttentionShape& shape, const bf16* q, const std::int32_t* rows,
                        std::int64_t first, std::int64_t m, const bf16* k, const bf16* v, std::int64_t n, bf16* out) {
-  const Operands operands{q,           rows,
-                          first,       m,
-                          k,           v,
-                          n,           out,
-                          shape.heads, shape.heads_kv,
-                          shape.d,     shape.scale * std::numbers::log2e_v<float>};
-  const dim3 grid(unsigned(shape.heads), unsigned(ceil_div(m, std::int64_t(kQueries))));
+  const Operands operands{.q = q,
+                          .rows = rows,
+                          .first = int(first),
+                          .m = int(m),
+                          .k = k,
+                          .v = v,
+                          .n = int(n),
+                          .out = out,
+                          .heads = shape.heads,
+                          .heads_kv = shape.heads_kv,
+                          .d = shape.d,
+                          .scale = shape.scale * std::numbers::log2e_v<float>};
+  const dim3 grid(unsigned(shape.heads), unsigned(ceil_div(m, kQueries)));
   with_head_dim(shape.d, [&](auto dim) {
-    launch(stream, grid, dim3(kThreads), shared_bytes<dim()>(), attention_prefill_kernel<dim()>, operands);
+    using Dim = decltype(dim);
+    launch(stream, grid, dim3(kThreads), shared_bytes<Dim::kSize>(), attention_prefill_kernel<Dim>, operands);
   });
 }
 

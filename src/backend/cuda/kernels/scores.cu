@@ -41,9 +41,9 @@ struct Operands {
   float* scores;      ///< [H][columns]
 
   __device__ int row_of(int packed) const { return packed / kUnit % head_units * kUnit + packed % kUnit; }
+  /// Query of packed row `packed`, of another row where it only fills up.
   __device__ const bf16* query(int head_kv, int packed) const {
-    const int unit = packed / kUnit, row = row_of(packed);
-    if (unit >= units || row >= rows) return nullptr;
+    const int unit = min(packed / kUnit, units - 1), row = min(row_of(packed), rows - 1);
     return q + (std::int64_t(row) * heads + head_kv * (heads / heads_kv) + unit / head_units) * d;
   }
   /// Keys that a row sees; all for a row that only fills up.
@@ -81,12 +81,13 @@ constexpr std::size_t row_sums_bytes() {
 
 // A block takes units x one chunk of the keys of a key/value head. Its warps take 4 units each, or, where there are few
 // (kSplitKeys), the same 4 units and a quarter of each tile's keys each.
-template <int kD, bool kSplitKeys>
+template <class Dim, bool kSplitKeys>
 __global__ void __launch_bounds__(kThreads, 2) row_sums_kernel(Operands p) {
-  using Tile = SharedTile<kD>;
-  constexpr int kSteps = kD / 16, kBlockUnits = (kSplitKeys ? 1 : kWarps) * kWarpUnits;
+  using Tile = SharedTile<Dim::kSize>;
+  constexpr int kSteps = Dim::kSize / 16, kBlockUnits = (kSplitKeys ? 1 : kWarps) * kWarpUnits;
   constexpr int kKeyRows = kSplitKeys ? 1 : kTileKeys / 16;  // matrices of 16 keys that a warp takes of a tile
   __shared__ float2 of_warp[kSplitKeys ? kWarps : 1][kWarpUnits * kUnit];
+  const int d = Dim::values(p.d);
   const int lane = int(threadIdx.x) % kWarp, warp = int(threadIdx.x) / kWarp;
   const int head_kv = int(blockIdx.y), chunk = int(blockIdx.z);
   const int first = int(gridDim.x - 1 - blockIdx.x) * kBlockUnits;  // later rows see more: the longest blocks first
@@ -96,13 +97,13 @@ __global__ void __launch_bounds__(kThreads, 2) row_sums_kernel(Operands p) {
 
   std::byte* const queries = shared_memory<std::byte>();
   std::byte* const keys = queries + Tile::bytes(kBlockUnits * kUnit);  // [2 stages][kTileKeys]
-  const bf16* const head_keys = p.k + std::int64_t(head_kv) * p.n * p.d;
+  const bf16* const head_keys = p.k + std::int64_t(head_kv) * p.n * d;
   const auto copy_keys = [&](int key, int stage) {
-    Tile::template copy<kTileKeys, kThreads>(keys + stage * Tile::bytes(kTileKeys), p.d, [&](int row) {
-      return key + row < p.n ? head_keys + std::int64_t(key + row) * p.d : nullptr;
-    });
+    const bf16* const from = head_keys + std::int64_t(key) * d;
+    Tile::template copy<kTileKeys, kThreads>(keys + stage * Tile::bytes(kTileKeys), p.n - key, d,
+                                             [&](int row) { return from + row * d; });
   };
-  Tile::template copy<kBlockUnits * kUnit, kThreads>(queries, p.d,
+  Tile::template copy<kBlockUnits * kUnit, kThreads>(queries, (p.units - first) * kUnit, d,
                                                      [&](int row) { return p.query(head_kv, first * kUnit + row); });
   copy_keys(begin, 0);
   copy_commit();
@@ -215,7 +216,7 @@ __global__ void __launch_bounds__(kThreads) row_scale_kernel(Operands p) {
   if (packed >= std::int64_t(p.heads_kv) * p.units * kUnit) return;
   const int lane = int(threadIdx.x) % kWarp, row = p.row_of(int(packed % (std::int64_t(p.units) * kUnit)));
   if (row >= p.rows) {
-    if (lane == 0) p.row_scale[packed] = make_float2(0, 0);
+    if (lane == 0) p.row_scale[packed] = make_float2(-kLowest, 0);  // 2^(score − this) is 0
     return;
   }
   const float2* const chunks = p.partial + packed * p.chunks;
@@ -240,10 +241,11 @@ constexpr std::size_t column_sums_bytes() {
 }
 
 // A block takes 128 keys of a key/value head and goes through all units that see them, summing in their order.
-template <int kD>
+template <class Dim>
 __global__ void __launch_bounds__(kThreads, 3) column_sums_kernel(Operands p) {
-  using Tile = SharedTile<kD>;
-  constexpr int kSteps = kD / 16;
+  using Tile = SharedTile<Dim::kSize>;
+  constexpr int kSteps = Dim::kSize / 16;
+  const int d = Dim::values(p.d);
   const int lane = int(threadIdx.x) % kWarp, warp = int(threadIdx.x) / kWarp;
   const int head_kv = int(blockIdx.y), block_key = int(blockIdx.x) * kBlockKeys;
   const int own_key = block_key + warp * kWarpKeys + lane / 4;  // and 8, 16, 24 further on
@@ -253,7 +255,7 @@ __global__ void __launch_bounds__(kThreads, 3) column_sums_kernel(Operands p) {
   std::byte* const scales = queries + 2 * Tile::bytes(kTileRows);  // [2 stages][kTileRows]
   const auto copy_queries = [&](int tile, int stage) {
     const int packed = tile * kTileRows;
-    Tile::template copy<kTileRows, kThreads>(queries + stage * Tile::bytes(kTileRows), p.d,
+    Tile::template copy<kTileRows, kThreads>(queries + stage * Tile::bytes(kTileRows), p.units * kUnit - packed, d,
                                              [&](int row) { return p.query(head_kv, packed + row); });
     const int i = int(threadIdx.x) * 2;  // rows a copy takes
     if (i < kTileRows) {
@@ -268,9 +270,8 @@ __global__ void __launch_bounds__(kThreads, 3) column_sums_kernel(Operands p) {
   };
 
   int tile = next(0);
-  Tile::template copy<kBlockKeys, kThreads>(keys, p.d, [&](int row) {
-    return block_key + row < p.n ? p.k + (std::int64_t(head_kv) * p.n + block_key + row) * p.d : nullptr;
-  });
+  const bf16* const block_keys = p.k + (std::int64_t(head_kv) * p.n + block_key) * d;
+  Tile::template copy<kBlockKeys, kThreads>(keys, p.n - block_key, d, [&](int row) { return block_keys + row * d; });
   copy_queries(tile, 0);
   copy_commit();
 
@@ -398,10 +399,11 @@ struct Cut {
   std::int64_t packed_rows(const AttentionShape& shape) const { return std::int64_t(shape.heads_kv) * units * kUnit; }
 };
 
-template <int kD, bool kSplitKeys>
+template <class Dim, bool kSplitKeys>
 void launch_row_sums(cudaStream_t stream, const Operands& operands, const Cut& cut) {
   const dim3 grid(unsigned(ceil_div(cut.units, cut.block_units)), unsigned(operands.heads_kv), unsigned(cut.chunks));
-  launch(stream, grid, dim3(kThreads), row_sums_bytes<kD, kSplitKeys>(), row_sums_kernel<kD, kSplitKeys>, operands);
+  launch(stream, grid, dim3(kThreads), row_sums_bytes<Dim::kSize, kSplitKeys>(), row_sums_kernel<Dim, kSplitKeys>,
+         operands);
 }
 
 }  // namespace
@@ -438,13 +440,14 @@ void column_scores(cudaStream_t stream, const AttentionShape& shape, const bf16*
   operands.partial = operands.row_scale + cut.packed_rows(shape);
   const dim3 columns(unsigned(ceil_div(operands.columns, kBlockKeys)), unsigned(shape.heads_kv));
   with_head_dim(shape.d, [&](auto dim) {
+    using Dim = decltype(dim);
     if (cut.split_keys)
-      launch_row_sums<dim(), true>(stream, operands, cut);
+      launch_row_sums<Dim, true>(stream, operands, cut);
     else
-      launch_row_sums<dim(), false>(stream, operands, cut);
+      launch_row_sums<Dim, false>(stream, operands, cut);
     launch(stream, dim3(unsigned(ceil_div(cut.packed_rows(shape), kWarps))), dim3(kThreads), 0, row_scale_kernel,
            operands);
-    launch(stream, columns, dim3(kThreads), column_sums_bytes<dim()>(), column_sums_kernel<dim()>, operands);
+    launch(stream, columns, dim3(kThreads), column_sums_bytes<Dim::kSize>(), column_sums_kernel<Dim>, operands);
   });
 }
 

@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <type_traits>
 
 #include "backend/cuda/kernels/attention.hpp"
 #include "backend/cuda/kernels/tensor_core.cuh"
@@ -25,16 +24,23 @@ struct SharedTile {
     return row * kRowBytes + (kMixed ? chunk ^ (row & 7) : chunk) * 16;
   }
 
-  /// Starts copies of kRows rows of d values, row i from `row_at(i)`; zeros if that is null and from value d on. All
-  /// kThreads threads of the block call it.
+  /// Starts copies of kRows rows of d values, row i from `row_at(i)`; zeros from row `rows` and value d on. All
+  /// kThreads threads of the block call it. The count of steps is known, and a thread keeps its chunk where rows divide
+  /// the threads: addresses are then sums of constants.
   template <int kRows, int kThreads, class RowAt>
-  static __device__ __forceinline__ void copy(std::byte* tile, int d, const RowAt& row_at) {
+  static __device__ __forceinline__ void copy(std::byte* tile, int rows, int d, const RowAt& row_at) {
+    constexpr int kCopies = kRows * kChunks, kSteps = (kCopies + kThreads - 1) / kThreads;
+    const int thread = int(threadIdx.x);
 #pragma unroll
-    for (int i = int(threadIdx.x); i < kRows * kChunks; i += kThreads) {
-      const int row = i / kChunks, chunk = i % kChunks;
-      const bf16* const from = row_at(row);
-      const bool valid = from && chunk * 8 < d;
-      copy_async_16(tile + offset(row, chunk), valid ? from + chunk * 8 : nullptr, valid);
+    for (int i = 0; i < kSteps; ++i) {
+      constexpr bool kWholeRows = kThreads % (8 * kChunks) == 0;
+      const int at = i * kThreads + thread;
+      const int row = kWholeRows ? i * (kThreads / kChunks) + thread / kChunks : at / kChunks;
+      const int chunk = kWholeRows ? thread % kChunks : at % kChunks;
+      const int to =
+          kWholeRows ? i * (kThreads / kChunks) * kRowBytes + offset(thread / kChunks, chunk) : offset(row, chunk);
+      if (kCopies % kThreads == 0 || at < kCopies)
+        copy_async_16(tile + to, row_at(row) + chunk * 8, row < rows && chunk * 8 < d);
     }
   }
 
@@ -70,15 +76,25 @@ struct SharedTile {
   }
 };
 
-/// Calls run(std::integral_constant<int, kD>) with the smallest kD that kernels are built for and that holds d values.
+/// What kernels are built for: rows of kSize values, of which d are there: all (so that addresses are constants), or as
+/// many as is known at run time.
+template <int kSize_, bool kWhole>
+struct HeadDim {
+  static constexpr int kSize = kSize_;
+  static __device__ __forceinline__ int values(int d) { return kWhole ? kSize : d; }
+};
+
+/// Calls run(HeadDim) with the best one for d.
 template <class Run>
 void with_head_dim(int d, const Run& run) {
   check(d >= 8 && d <= kMaxHeadDim && d % 8 == 0, ErrorCode::internal, "head size ", d);
-  if (d <= 16) return run(std::integral_constant<int, 16>());
-  if (d <= 64) return run(std::integral_constant<int, 64>());
-  if (d <= 80) return run(std::integral_constant<int, 80>());
-  if (d <= 96) return run(std::integral_constant<int, 96>());
-  return run(std::integral_constant<int, 128>());
+  if (d == 64) return run(HeadDim<64, true>());
+  if (d == 80) return run(HeadDim<80, true>());
+  if (d == 96) return run(HeadDim<96, true>());
+  if (d == 128) return run(HeadDim<128, true>());
+  if (d <= 16) return run(HeadDim<16, false>());
+  if (d <= 64) return run(HeadDim<64, false>());
+  run(HeadDim<128, false>());
 }
 
 }  // namespace fastkv::cuda
