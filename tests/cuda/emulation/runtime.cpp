@@ -31,7 +31,7 @@ namespace emulation {
 namespace {
 
 constexpr std::size_t kPage = 4096, kAlignment = 16;
-constexpr std::uint64_t kLowestAddress = 1ull << 32, kHighestAddress = 1ull << 47;  ///< of the host's data
+constexpr std::uint64_t kLowestAddress = 1ull << 46, kHighestAddress = 1ull << 47;  ///< of the host's data
 
 struct Allocation {
   std::size_t bytes;
