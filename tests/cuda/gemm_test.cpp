@@ -2,6 +2,7 @@
 #include "backend/cuda/gemm.hpp"
 
 #include <cstring>
+#include <ostream>
 #include <random>
 #include <vector>
 
@@ -28,6 +29,9 @@ struct Case {
   int m, out, in;
   bool bias;
 };
+void PrintTo(const Case& c, std::ostream* out) {
+  *out << "[" << c.m << ", " << c.in << "] x [" << c.out << ", " << c.in << "]T" << (c.bias ? " + bias" : "");
+}
 
 class GemmTest : public testing::TestWithParam<Case> {};
 
