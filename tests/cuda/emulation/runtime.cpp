@@ -31,6 +31,7 @@ namespace emulation {
 namespace {
 
 constexpr std::size_t kPage = 4096, kAlignment = 16;
+constexpr std::uint32_t kSmallNumber = 1 << 20;
 constexpr std::uint64_t kLowestAddress = 1ull << 46, kHighestAddress = 1ull << 47;  ///< of the host's data
 
 struct Allocation {
@@ -140,6 +141,7 @@ void enqueue(cudaStream_t stream, std::function<void()> work) {
 void check_argument(const std::uint64_t* words, std::size_t count) {
   for (std::size_t i = 0; i < count; ++i) {
     if (words[i] < kLowestAddress || words[i] > kHighestAddress) continue;
+    if (std::uint32_t(words[i]) < kSmallNumber) continue;  // an int, beside half a pointer that padding holds
     const auto* address = reinterpret_cast<const unsigned char*>(words[i]);
     unsigned char resident;
     void* page = reinterpret_cast<void*>(words[i] / kPage * kPage);
