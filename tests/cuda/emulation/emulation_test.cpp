@@ -393,9 +393,7 @@ TEST(Emulation, KernelsGetNoHostPointers) {
   const auto in = cuda::to_device<int>(stream, host, "in");
   const cuda::DeviceArray<int> out(stream, 4, "out");
   launch(stream, 1, 4, 0, operands_kernel, Operands{32767, in.data(), out.data()});
-  if (cuda::emulated::kLookIntoStructures) {
-    EXPECT_THROW(launch(stream, 1, 4, 0, operands_kernel, Operands{4, host.data(), out.data()}), emulation::Fault);
-  }
+  EXPECT_THROW(launch(stream, 1, 4, 0, operands_kernel, Operands{4, host.data(), out.data()}), emulation::Fault);
   EXPECT_THROW(launch(stream, 1, 4, 0, twice_kernel, host.data(), out.data()), emulation::Fault);
 }
 

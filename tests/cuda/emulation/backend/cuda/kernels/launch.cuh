@@ -18,18 +18,10 @@ inline constexpr std::size_t kMostSharedBytes = 227 << 10;  ///< of a block (sm_
 
 namespace emulated {
 
-// AddressSanitizer's heap lies where a small number beside stale padding looks like an address.
-#if defined(__SANITIZE_ADDRESS__)
-inline constexpr bool kLookIntoStructures = false;
-#else
-inline constexpr bool kLookIntoStructures = true;
-#endif
-
 /// Kernels see the device's memory alone: no argument may be, or hold, an address of the host's.
 template <class T>
 void check_argument(const T& argument) {
-  if constexpr (std::is_pointer_v<T> ||
-                (kLookIntoStructures && std::is_trivially_copyable_v<T> && sizeof(T) >= 8 && alignof(T) >= 8)) {
+  if constexpr (std::is_trivially_copyable_v<T> && sizeof(T) >= 8 && alignof(T) >= 8) {
     std::uint64_t words[sizeof(T) / 8];
     std::memcpy(words, &argument, sizeof words);
     emulation::check_argument(words, sizeof(T) / 8);
