@@ -29,14 +29,13 @@ struct MatrixLoad {
   std::uint32_t* registers;
 };
 
-/// ldmatrix .x`Count`: lane l holds values 2·(l mod 4) and the next of row l / 4; transposed: of column l / 4.
-template <int Count, bool Transposed>
-void load_matrix(std::uint32_t (&r)[Count], const void* row) {
-  const bool used = emulation::lane() < 8 * Count;
-  MatrixLoad mine{used ? checked_shared(row, "ldmatrix") : nullptr, r};
+/// ldmatrix .x4: lane l holds values 2·(l mod 4) and the next of row l / 4; transposed: of column l / 4.
+template <bool Transposed>
+void load_matrix(std::uint32_t (&r)[4], const void* row) {
+  MatrixLoad mine{checked_shared(row, "ldmatrix"), r};
   emulation::collective("ldmatrix", 0xffffffffu, &mine, [](void* const* lanes, std::uint32_t present) {
     if (present != 0xffffffffu) throw emulation::Fault("ldmatrix: lanes of the warp have left");
-    for (int i = 0; i < Count; ++i) {
+    for (int i = 0; i < 4; ++i) {
       std::uint16_t matrix[8][8];
       for (int y = 0; y < 8; ++y) std::memcpy(matrix[y], static_cast<MatrixLoad*>(lanes[8 * i + y])->row, 16);
       for (int l = 0; l < 32; ++l) {
@@ -56,10 +55,8 @@ struct Product {
 
 }  // namespace emulated
 
-inline void load_matrix_x4(std::uint32_t (&r)[4], const void* row) { emulated::load_matrix<4, false>(r, row); }
-inline void load_matrix_x2(std::uint32_t (&r)[2], const void* row) { emulated::load_matrix<2, false>(r, row); }
-inline void load_matrix_x4_trans(std::uint32_t (&r)[4], const void* row) { emulated::load_matrix<4, true>(r, row); }
-inline void load_matrix_x2_trans(std::uint32_t (&r)[2], const void* row) { emulated::load_matrix<2, true>(r, row); }
+inline void load_matrix_x4(std::uint32_t (&r)[4], const void* row) { emulated::load_matrix<false>(r, row); }
+inline void load_matrix_x4_trans(std::uint32_t (&r)[4], const void* row) { emulated::load_matrix<true>(r, row); }
 
 /// 2^x; what is below 2^-126 becomes 0.
 inline float exp2_approx(float x) {
