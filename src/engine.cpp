@@ -98,9 +98,17 @@ struct Engine::Impl {
   }
 
   void describe();
+  WeightState weights() const { return {loaded, options.load_mode == LoadMode::none ? file.size() : 0}; }
   RunPlan plan(std::int64_t n_prompt, const RunOptions& run) const {
-    const std::size_t file_bytes = options.load_mode == LoadMode::none ? file.size() : 0;
-    return make_plan(*backend, config, n_prompt, run, {loaded, file_bytes});
+    return make_plan(*backend, config, n_prompt, run, weights());
+  }
+  void check_memory(const RunPlan& wanted, const RunOptions& run) const {
+    const MemoryPlan& memory = wanted.memory;
+    if (memory.peak() <= memory.available) return;
+    const std::int64_t longest = longest_prompt(*backend, config, wanted.n_prompt, run, weights());
+    fail(ErrorCode::out_of_memory, "the run needs ", memory.peak() >> 20, " MiB, available are ",
+         memory.available >> 20, " MiB: ",
+         longest > 0 ? concat("a prompt of ", longest, " tokens would fit") : "no prompt would fit");
   }
 
   EngineOptions options;
@@ -137,6 +145,7 @@ void Engine::Impl::describe() {
   info.n_embd = config.n_embd;
   info.n_vocab = config.n_vocab;
   info.n_ctx_train = config.n_ctx_train;
+  info.device = machine.device;
   info.isa = machine.isa;
   info.compute = machine.compute;
   info.decode_compute = machine.decode_compute;
@@ -185,8 +194,7 @@ RunResult Engine::run(std::span<const std::int32_t> prompt, const RunOptions& op
   const RunPlan& plan = result.plan;
   check_tokens("prompt", prompt, vocab);
   check_tokens("continuation", options.continuation, vocab);
-  check(options.force || plan.memory.peak() <= plan.memory.available, ErrorCode::out_of_memory, "the run needs ",
-        plan.memory.peak() >> 20, " MiB, available are ", plan.memory.available >> 20, " MiB");
+  if (!options.force) impl_->check_memory(plan, options);
   Sampler sampler(options.sampling, vocab);
   if (options.sampling.ignore_eos) sampler.suppress(impl_->tokenizer.end_of_generation_ids());
   stats.n_prompt = plan.n_prompt;

@@ -48,8 +48,8 @@ RunPlan make_plan(const Backend& backend, const ModelConfig& config, std::int64_
 
   check(options.score_rows == 0 || options.method.method.value_or(MethodName::fastkv) == MethodName::full,
         ErrorCode::invalid_option, "scores of layers need the method full: in others layers see different tokens");
-  check(options.score_rows >= 0 && options.score_rows < n_prompt, ErrorCode::invalid_option, "scores of layers: ",
-        options.score_rows, " scoring rows of ", n_prompt, " tokens leave none to be scored");
+  check(options.score_rows >= 0 && options.score_rows < n_prompt, ErrorCode::invalid_option,
+        "scores of layers: ", options.score_rows, " scoring rows of ", n_prompt, " tokens leave none to be scored");
 
   plan.method = resolve(options.method, config, n_prompt, plan.notes);
   plan_layers(plan, config);
@@ -69,12 +69,13 @@ RunPlan make_plan(const Backend& backend, const ModelConfig& config, std::int64_
   plan.cache_bytes_full =
       std::size_t(n_prompt) * std::size_t(config.n_layer) * head_row * std::size_t(config.n_head_kv);
 
-  const BackendMemory bytes = backend.memory(n_prompt, std::max<std::int64_t>(options.score_rows, scoring_rows(plan, config)));
+  const BackendMemory bytes =
+      backend.memory(n_prompt, std::max<std::int64_t>(options.score_rows, scoring_rows(plan, config)));
   plan.decode_weight_bytes = bytes.decode_weights;
   plan.cache_row_bytes = std::size_t(config.n_layer) * row;
   MemoryPlan& memory = plan.memory;
   memory.weights = bytes.weights;
-  memory.file = weights.loaded ? 0 : std::max(bytes.load_extra, weights.file_bytes);
+  memory.file = weights.loaded ? 0 : std::max(bytes.load_extra, bytes.on_host ? weights.file_bytes : 0);
   memory.layer_kv = bytes.layer_kv;
   memory.scratch = bytes.scratch;
   const auto share = [&](std::size_t of_prompt, std::int64_t rows) {
@@ -92,10 +93,29 @@ RunPlan make_plan(const Backend& backend, const ModelConfig& config, std::int64_
     memory.cache += cached(layer) + std::size_t(reserved_rows(plan, options)) * row;
     pass(layer);
   }
-  if (options.all_logits) memory.scratch += 2 * std::size_t(n_prompt) * std::size_t(config.n_vocab) * sizeof(float);
+  if (options.all_logits && bytes.on_host)
+    memory.scratch += 2 * std::size_t(n_prompt) * std::size_t(config.n_vocab) * sizeof(float);
   plan.nodes = backend.nodes(memory);
   memory.available = backend.available_memory() + (weights.loaded ? memory.weights : 0);
   return plan;
+}
+
+std::int64_t longest_prompt(const Backend& backend, const ModelConfig& config, std::int64_t n_prompt,
+                            const RunOptions& options, const WeightState& weights) {
+  const auto fits = [&](std::int64_t n) {
+    try {
+      const MemoryPlan memory = make_plan(backend, config, n, options, weights).memory;
+      return memory.peak() <= memory.available;
+    } catch (const Error&) {  // options that so short a prompt does not allow
+      return false;
+    }
+  };
+  std::int64_t longest = 0;
+  for (std::int64_t above = n_prompt; above - longest > 1;) {
+    const std::int64_t middle = longest + (above - longest) / 2;
+    (fits(middle) ? longest : above) = middle;
+  }
+  return longest;
 }
 
 }  // namespace fastkv

@@ -16,6 +16,10 @@ struct WeightState {
 RunPlan make_plan(const Backend& backend, const ModelConfig& config, std::int64_t n_prompt, const RunOptions& options,
                   const WeightState& weights);
 
+/// The most tokens below n_prompt whose plan fits the available memory; 0: none do.
+std::int64_t longest_prompt(const Backend& backend, const ModelConfig& config, std::int64_t n_prompt,
+                            const RunOptions& options, const WeightState& weights);
+
 /// Tokens that a run is to generate or, given a continuation, to feed; −1: no limit.
 std::int64_t tokens_asked(const RunOptions& options);
 

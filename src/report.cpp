@@ -178,7 +178,8 @@ std::string stats_json(const EngineInfo& info, const RunResult& result, double t
                    {"parameters", info.n_params},
                    {"file_bytes", info.file_bytes},
                    {"layers", info.n_layer}};
-  json["machine"] = {{"isa", info.isa},
+  json["machine"] = {{"device", info.device.empty() ? "cpu" : info.device},
+                     {"isa", info.isa},
                      {"compute", info.compute},
                      {"decode_compute", info.decode_compute},
                      {"attention", info.attention},
@@ -204,7 +205,8 @@ std::string stats_json(const EngineInfo& info, const RunResult& result, double t
   json["cache_bytes_full"] = stats.cache_bytes_full;
   json["coverage"] = optional_json(stats.coverage);
   json["layer_coverage"] = OrderedJson::array();
-  for (const std::optional<double>& layer : stats.layer_coverage) json["layer_coverage"].push_back(optional_json(layer));
+  for (const std::optional<double>& layer : stats.layer_coverage)
+    json["layer_coverage"].push_back(optional_json(layer));
   json["peak_rss_bytes"] = stats.peak_rss;
   OrderedJson stages;  // milliseconds
   stages["layers"] = OrderedJson::array();

@@ -25,11 +25,12 @@ struct EngineInfo {
   std::size_t file_bytes = 0;
   std::size_t tensor_bytes = 0;  ///< of all tensors in the file
   int n_layer = 0, n_head = 0, n_head_kv = 0, head_dim = 0, n_embd = 0, n_vocab = 0, n_ctx_train = 0;
-  std::string isa;               ///< "avx512_vnni"
+  std::string device;            ///< the GPU's name; empty: the CPU
+  std::string isa;               ///< "avx512_vnni", "sm_90"
   std::string compute;           ///< "int8", as resolved
   std::string decode_compute;    ///< of generated tokens; with --compute auto it may differ
-  std::string attention;         ///< "f32" or "bf16": arithmetic of the prompt's attention
-  std::string gemm;              ///< "native" or "openblas SkylakeX"
+  std::string attention;         ///< "f32", "bf16" or "bf16 tensor cores": arithmetic of the prompt's attention
+  std::string gemm;              ///< "native", "openblas SkylakeX" or "cublasLt 13.0.2"
   int threads = 0, threads_batch = 0;
   std::string threads_reason;    ///< why that many
   std::string numa;              ///< placement in words
@@ -80,6 +81,9 @@ class Engine {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+/// Values of EngineOptions::device that this build has: "cpu", "cuda".
+std::vector<std::string> device_names();
 
 /// "fastkv 0.1.0 (commit, compiler, ISA levels of this CPU, OpenBLAS …)", several lines.
 std::string version_text();

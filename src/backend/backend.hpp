@@ -123,9 +123,11 @@ struct BackendMemory {
   std::size_t layer_kv = 0;        ///< for n rows of one layer
   std::size_t scratch = 0;         ///< panels, tiles, logits
   std::size_t load_extra = 0;      ///< above weights while loading
+  bool on_host = true;             ///< in the memory that the file and copies for the caller take too
 };
 
 struct BackendInfo {
+  std::string device;  ///< the GPU's name; empty: the CPU
   std::string isa, compute, decode_compute, attention, gemm, threads_reason, numa;
   int threads = 0, threads_batch = 0;
 };

@@ -2,6 +2,10 @@
 #include "backend/backend.hpp"
 #include "backend/cpu/cpu_backend.hpp"
 #include "core/check.hpp"
+#include "fastkv/engine.hpp"
+#if FASTKV_WITH_CUDA
+#include "backend/cuda/cuda_backend.hpp"
+#endif
 
 namespace fastkv {
 
@@ -9,12 +13,32 @@ void RunControl::throw_if_stopped() const {
   if (stopping()) fail(ErrorCode::cancelled, "stopped");
 }
 
+std::vector<std::string> device_names() {
+  return {
+    "cpu",
+#if FASTKV_WITH_CUDA
+        "cuda",
+#endif
+  };
+}
+
 std::unique_ptr<Backend> make_backend(const EngineOptions& options, const ModelConfig& config,
                                       const ModelTensors& tensors) {
   if (options.device == "cpu") return std::make_unique<cpu::CpuBackend>(options, config, tensors);
-  fail(ErrorCode::invalid_option, "--device ", options.device, ": this build has cpu");
+#if FASTKV_WITH_CUDA
+  if (options.device == "cuda") return std::make_unique<cuda::CudaBackend>(options, config, tensors);
+#endif
+  std::string known;
+  for (const std::string& name : device_names()) known += concat(known.empty() ? "" : ", ", name);
+  fail(ErrorCode::invalid_option, "--device ", options.device, ": this build has ", known);
 }
 
-std::string devices_text() { return concat("cpu: ISA levels ", cpu::CpuBackend::isa_levels(), "\n"); }
+std::string devices_text() {
+  std::string text = concat("cpu: ISA levels ", cpu::CpuBackend::isa_levels(), "\n");
+#if FASTKV_WITH_CUDA
+  text += cuda::devices();
+#endif
+  return text;
+}
 
 }  // namespace fastkv

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "fastkv/engine.hpp"
+
 namespace fastkv::tools {
 
 namespace {
@@ -107,16 +109,20 @@ void declare_placement_options(CommandLine& command, EngineOptions& options) {
                  "prompt rows that go through a layer together; 0: chosen from the prompt's length (default)",
                  Limits<int>{0, 65536, "must be 0 to 65536"});
   command.option("--isa", "NAME", options.isa, "instruction set, as FASTKV_ISA (default: the best one)");
-  command.add("--device,~-dev", "cpu", "where the model runs", [&options](const std::string& text) {
-    if (text == "cuda") throw UsageError("this build has no CUDA support; expected cpu");
-    if (text != "cpu") throw UsageError("expected cpu");
-    options.device = text;
-  });
+  std::string devices;
+  for (const std::string& name : device_names()) devices += (devices.empty() ? "" : "|") + name;
+  command.add("--device,~-dev", devices, "where the model runs (default cpu)",
+              [&options, devices](const std::string& text) {
+                const std::vector<std::string> known = device_names();
+                const bool has = std::find(known.begin(), known.end(), text) != known.end();
+                if (!has && text == "cuda") throw UsageError("this build has no CUDA support; expected " + devices);
+                if (!has) throw UsageError("expected " + devices);
+                options.device = text;
+              });
 }
 
 void declare_memory_options(CommandLine& command, RunOptions& options, const char* context_help) {
-  command.option("-c,--ctx-size", "N", options.context, context_help,
-                 Limits<int>{0, 1 << 30, "must be 0 or more"});
+  command.option("-c,--ctx-size", "N", options.context, context_help, Limits<int>{0, 1 << 30, "must be 0 or more"});
   const std::vector<std::pair<std::string, CacheType>> types = {
       {"f32", CacheType::f32}, {"f16", CacheType::f16}, {"bf16", CacheType::bf16}, {"q8_0", CacheType::q8_0}};
   command.choice<CacheType, CacheType>("-ctk,--cache-type-k", options.cache_k, types,

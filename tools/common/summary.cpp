@@ -71,13 +71,15 @@ std::vector<std::string> describe_engine(const EngineInfo& info) {
   if (info.threads_batch != info.threads) threads += format(", prompt %d", info.threads_batch);
   const std::string count = threads + " threads: ";  // the reason may repeat it
   if (reason.rfind(count, 0) == 0) reason.erase(0, count.size());
-  return {"model: " + info.model_name + ", " + info.model_type + ", " + format_bytes(info.file_bytes) +
-              format(", %d layers, %d/%d heads of %d, trained context %d", info.n_layer, info.n_head, info.n_head_kv,
-                     info.head_dim, info.n_ctx_train),
-          "threads: " + threads + (reason.empty() ? "" : " (" + reason + ")"),
-          "compute: " + info.compute + (info.decode_compute == info.compute ? "" : ", decode " + info.decode_compute) +
-              ", attention " + info.attention + ", isa " + info.isa + ", gemm " + info.gemm,
-          "numa: " + info.numa};
+  std::vector<std::string> lines = {
+      "model: " + info.model_name + ", " + info.model_type + ", " + format_bytes(info.file_bytes) +
+          format(", %d layers, %d/%d heads of %d, trained context %d", info.n_layer, info.n_head, info.n_head_kv,
+                 info.head_dim, info.n_ctx_train),
+      "threads: " + threads + (reason.empty() ? "" : " (" + reason + ")"),
+      "compute: " + info.compute + (info.decode_compute == info.compute ? "" : ", decode " + info.decode_compute) +
+          ", attention " + info.attention + ", isa " + info.isa + ", gemm " + info.gemm};
+  lines.push_back(info.device.empty() ? "numa: " + info.numa : "device: " + info.device);
+  return lines;
 }
 
 std::vector<std::string> describe_plan(const EngineInfo& info, const RunPlan& plan) {

@@ -1,0 +1,134 @@
+// The layout of all weights in one piece of device memory.
+#include "backend/cuda/weights.hpp"
+
+#include <algorithm>
+#include <array>
+
+#include "core/round.hpp"
+
+namespace fastkv::cuda {
+namespace {
+
+constexpr std::int64_t kAlignment = 256;
+constexpr std::int64_t kGroup = 32;  // weights of a Q4_0 or Q4_1 block
+
+bool is_q4(const TensorView& t) { return t.type == DType::q4_0 || t.type == DType::q4_1; }
+std::int64_t size(const TensorView& t) { return t.rows * t.cols; }
+
+// A tensor of a linear layer and where decode's description of it goes.
+struct Part {
+  const TensorView& w;
+  const TensorView& bias;
+  DecodeMatrix& decode;
+};
+
+class Layout {
+ public:
+  Layout(std::byte* base, bool keep_q4, std::vector<WeightCopy>& copies)
+      : base_(base), keep_q4_(keep_q4), copies_(copies) {}
+
+  Weights place(const ModelTensors& t) {
+    Weights w;
+    auto* embedding = take<bf16>(size(t.token_embd));
+    w.token_embd = embedding;
+    copy(WeightCopy::Form::bfloat16, t.token_embd, embedding, !(t.tied && keep_q4_ && is_q4(t.token_embd)));
+    w.output_norm = floats(t.output_norm, true);
+    const Part output{t.output, t.output_bias, w.decode_output};
+    w.output = t.tied ? linear({&output, 1}, embedding) : linear({&output, 1});
+    for (const LayerTensors& l : t.layers) {
+      LayerWeights& layer = w.layers.emplace_back();
+      layer.attn_norm = floats(l.attn_norm, true);
+      layer.q = linear(std::array{Part{l.q, l.q_bias, layer.decode_qkv[0]}});
+      layer.kv = linear(std::array{Part{l.k, l.k_bias, layer.decode_qkv[1]}, Part{l.v, l.v_bias, layer.decode_qkv[2]}});
+      layer.o = linear(std::array{Part{l.o, l.o_bias, layer.decode_o}});
+      layer.ffn_norm = floats(l.ffn_norm, true);
+      // decode reads rows of both together: in 4 bits if both are
+      const bool pair_q4 = is_q4(l.gate) && is_q4(l.up);
+      layer.gate_up =
+          linear(std::array{Part{l.gate, l.gate_bias, layer.decode_gate}, Part{l.up, l.up_bias, layer.decode_up}},
+                 nullptr, pair_q4);
+      layer.down = linear(std::array{Part{l.down, l.down_bias, layer.decode_down}});
+    }
+    w.bytes = std::size_t(used_);
+    w.decode_bytes = decode_bytes_;
+    w.any_q4 = any_q4_;
+    return w;
+  }
+
+ private:
+  template <class T>
+  T* take(std::int64_t count) {
+    auto* at = reinterpret_cast<T*>(std::uintptr_t(base_) + std::uintptr_t(used_));
+    used_ += round_up(count * std::int64_t(sizeof(T)), kAlignment);
+    return at;
+  }
+  void copy(WeightCopy::Form form, const TensorView& t, void* to, bool last, __half2* scales = nullptr) {
+    copies_.push_back({form, t, to, scales, 0, last});
+  }
+  const float* floats(const TensorView& t, bool last) {
+    if (!t) return nullptr;
+    auto* to = take<float>(size(t));
+    copy(WeightCopy::Form::float32, t, to, last);
+    return to;
+  }
+
+  /// Matrices over the same inputs, rows after one another; `placed`: they (one) lie there already.
+  Linear linear(std::span<const Part> parts, bf16* placed = nullptr, bool may_be_q4 = true) {
+    Linear out;
+    out.in = parts[0].w.cols;
+    bool biased = false;
+    for (const Part& part : parts) {
+      out.out += part.w.rows;
+      biased = biased || part.bias;
+    }
+    bf16* at = placed ? placed : take<bf16>(out.out * out.in);
+    out.w = at;
+    for (const Part& part : parts) {
+      const bool q4 = keep_q4_ && may_be_q4 && is_q4(part.w);
+      if (!placed) copy(WeightCopy::Form::bfloat16, part.w, at, !q4);
+      describe(part, at, q4);
+      at += size(part.w);
+    }
+    if (!biased) return out;
+    for (const Part& part : parts) part.decode.bias = floats(part.bias, false);
+    if (parts.size() == 1) out.float_bias = parts[0].decode.bias;
+    auto* bias = take<bf16>(out.out);
+    out.bias = bias;
+    for (const Part& part : parts) {
+      if (part.bias)
+        copy(WeightCopy::Form::bfloat16, part.bias, bias, true);
+      else
+        copies_.push_back({WeightCopy::Form::zeros, {}, bias, nullptr, std::size_t(part.w.rows) * sizeof(bf16), false});
+      bias += part.w.rows;
+    }
+    return out;
+  }
+
+  void describe(const Part& part, const bf16* as_bf16, bool q4) {
+    part.decode = {WeightForm::bfloat16, as_bf16, nullptr, nullptr, int(part.w.rows), int(part.w.cols)};
+    decode_bytes_ += std::size_t(size(part.w)) * (q4 ? 20 : 64) / kGroup;
+    if (!q4) return;
+    auto* nibbles = take<std::byte>(size(part.w) / 2);
+    auto* scales = take<__half2>(size(part.w) / kGroup);
+    part.decode.form = WeightForm::q4;
+    part.decode.weights = nibbles;
+    part.decode.scales = scales;
+    copy(WeightCopy::Form::q4, part.w, nibbles, true, scales);
+    any_q4_ = true;
+  }
+
+  std::byte* base_;
+  bool keep_q4_;
+  std::vector<WeightCopy>& copies_;
+  std::int64_t used_ = 0;
+  std::size_t decode_bytes_ = 0;
+  bool any_q4_ = false;
+};
+
+}  // namespace
+
+Weights place_weights(const ModelTensors& tensors, bool keep_q4, std::byte* base, std::vector<WeightCopy>& copies) {
+  return Layout(base, keep_q4, copies).place(tensors);
+}
+
+}  // namespace fastkv::cuda

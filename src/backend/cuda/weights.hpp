@@ -1,0 +1,65 @@
+// All weights of a model on the device: bfloat16 for the prompt's products, and what decode reads of each matrix.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "backend/backend.hpp"
+#include "backend/cuda/device.hpp"
+#include "backend/cuda/kernels/decode.hpp"
+
+namespace fastkv::cuda {
+
+/// A matrix of the prompt's products: w [out, in], bias [out] or null, in the type of the product.
+struct Linear {
+  const bf16* w = nullptr;
+  const bf16* bias = nullptr;         ///< q, kv, gate_up
+  const float* float_bias = nullptr;  ///< o, down, output: products onto or beside float32
+  std::int64_t out = 0, in = 0;
+};
+
+struct LayerWeights {
+  const float *attn_norm = nullptr, *ffn_norm = nullptr;  ///< [D]
+  Linear q, kv, o, gate_up, down;                         ///< kv: keys' rows, then values'; gate_up: gate's, then up's
+  DecodeMatrix decode_qkv[3], decode_o, decode_gate, decode_up, decode_down;
+};
+
+/// Everything lies in one piece of device memory.
+struct Weights {
+  const bf16* token_embd = nullptr;    ///< [V, D]
+  const float* output_norm = nullptr;  ///< [D]
+  Linear output;                       ///< [V, D]; token_embd if tied
+  DecodeMatrix decode_output;
+  std::vector<LayerWeights> layers;  ///< [N]
+  std::size_t bytes = 0;             ///< of all
+  std::size_t decode_bytes = 0;      ///< of these, what every token reads
+  bool any_q4 = false;               ///< decode reads some matrix in 4 bits
+  DeviceBuffer memory;
+};
+
+/// What goes where, of a tensor in the file.
+struct WeightCopy {
+  enum class Form {
+    float32,
+    bfloat16,
+    q4,
+    zeros
+  } form;  ///< q4: nibbles to `to`, scales to `scales`; zeros: of `bytes`
+  TensorView tensor;
+  void* to = nullptr;
+  __half2* scales = nullptr;
+  std::size_t bytes = 0;
+  bool last = false;  ///< of this tensor
+};
+
+/// Lays all weights out from `base` (null: to know the bytes) and appends what is to be copied there. `keep_q4`:
+/// matrices that the file has as Q4_0 or Q4_1 are kept in 4 bits too, for decode.
+Weights place_weights(const ModelTensors& tensors, bool keep_q4, std::byte* base, std::vector<WeightCopy>& copies);
+
+/// Dequantises every tensor once, on `threads` host threads, and copies it to the device (weight_loader.cpp); then
+/// calls `packed` (may be empty) for it. work counts file bytes.
+Weights load_weights(cudaStream_t stream, const ModelTensors& tensors, bool keep_q4, int threads,
+                     const std::function<void(const TensorView&)>& packed, RunControl& control);
+
+}  // namespace fastkv::cuda
