@@ -97,6 +97,7 @@ OrderedJson json_of(const Run& run, const EngineInfo& info, const EngineOptions&
   json["n_threads_batch"] = info.threads_batch;
   json["compute"] = info.compute;
   json["isa"] = info.isa;
+  json["gpu_info"] = info.device;
   json["method"] = name(run.plan.method.method);
   json["n_prompt"] = run.plan.n_prompt;
   json["n_gen"] = run.stats.n_decoded;

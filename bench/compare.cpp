@@ -19,10 +19,11 @@ namespace fastkv::bench {
 
 namespace {
 
-constexpr const char* kTest[] = {"n_prompt", "n_gen", "n_threads", "type_k", "type_v"};
+constexpr const char* kTest[] = {"n_prompt", "n_gen"};
+constexpr const char* kSetting[] = {"n_threads", "type_k", "type_v"};  // by nature not the same on a CPU and a GPU
 // "engine" facts: a result of another program has none of ours and agrees in none
 constexpr const char* kDetails[] = {"method", "tsp_layer",       "tsp_rate",     "retention", "compute",
-                                    "isa",    "n_threads_batch", "build_commit", "cpu_info"};
+                                    "isa",    "n_threads_batch", "build_commit", "cpu_info",  "gpu_info"};
 
 OrderedJson value_of(const OrderedJson& record, const char* key) {
   const auto found = record.find(key);
@@ -36,22 +37,26 @@ std::string model_file(const OrderedJson& record) {
   return text.substr(text.rfind('/') + 1);
 }
 
+std::string word(const OrderedJson& record, const char* key, const char* otherwise) {
+  const OrderedJson value = value_of(record, key);
+  return value.is_string() ? value.get<std::string>() : otherwise;
+}
+
+/// The GPU's name; empty: a CPU alone.
+std::string gpu(const OrderedJson& record) { return word(record, "gpu_info", ""); }
+
 bool same_test(const OrderedJson& a, const OrderedJson& b) {
   if (model_file(a) != model_file(b)) return false;
   const auto depth = [](const OrderedJson& r) { return r.value("n_depth", std::int64_t{0}); };  // older programs: none
   if (depth(a) != depth(b)) return false;
-  return std::all_of(std::begin(kTest), std::end(kTest),
-                     [&](const char* key) { return value_of(a, key) == value_of(b, key); });
+  const auto same = [&](const char* key) { return value_of(a, key) == value_of(b, key); };
+  return std::all_of(std::begin(kTest), std::end(kTest), same) &&
+         (gpu(a) != gpu(b) || std::all_of(std::begin(kSetting), std::end(kSetting), same));
 }
 
 int agreement(const OrderedJson& a, const OrderedJson& b) {
   return static_cast<int>(std::count_if(std::begin(kDetails), std::end(kDetails),
                                         [&](const char* key) { return value_of(a, key) == value_of(b, key); }));
-}
-
-std::string word(const OrderedJson& record, const char* key, const char* otherwise) {
-  const OrderedJson value = value_of(record, key);
-  return value.is_string() ? value.get<std::string>() : otherwise;
 }
 
 std::vector<OrderedJson> parse_records(const std::string& path, const std::string& text) {
@@ -140,7 +145,7 @@ int run_compare(int argc, const char* const* argv) {
     // another program's result has no method: its build stands for it
     const std::string method = word(r, "method", "");
     if (method.empty()) return "build " + word(r, "build_commit", "?");
-    return method + " " + word(r, "compute", "");
+    return method + " " + word(r, "compute", "") + (gpu(r).empty() ? "" : " on " + gpu(r));
   };
   std::size_t matched = 0;
   for (std::size_t f = 1; f < files.size(); ++f) {
@@ -158,6 +163,8 @@ int run_compare(int argc, const char* const* argv) {
         json["n_threads"] = threads;
         json["method_a"] = value_of(a, "method");
         json["method_b"] = value_of(b, "method");
+        json["gpu_a"] = gpu(a);
+        json["gpu_b"] = gpu(b);
         json["median_ts_a"] = of_a.median;
         json["median_ts_b"] = of_b.median;
         json["ratio"] = c.ratio.median;

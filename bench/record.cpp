@@ -78,8 +78,8 @@ OrderedJson make_record(const EngineInfo& info, const EngineSettings& settings, 
   r["build_commit"] = build_commit();
   r["build_number"] = 0;
   r["cpu_info"] = cpu_name();
-  r["gpu_info"] = "";
-  r["backends"] = "CPU";
+  r["gpu_info"] = info.device;
+  r["backends"] = info.device.empty() ? "CPU" : "CUDA";
   r["model_filename"] = settings.options.model;
   r["model_type"] = info.model_type;
   r["model_size"] = info.tensor_bytes;
@@ -90,7 +90,7 @@ OrderedJson make_record(const EngineInfo& info, const EngineSettings& settings, 
   r["cpu_mask"] = cpu_mask(settings.options.cpus);
   r["type_k"] = name(measured.plan.cache_k);
   r["type_v"] = name(measured.plan.cache_v);
-  r["n_gpu_layers"] = 0;
+  r["n_gpu_layers"] = info.device.empty() ? 0 : -1;
   r["flash_attn"] = 1;
   r["load_mode"] = name_of(settings.options.load_mode);
   r["n_prompt"] = test.n_prompt;

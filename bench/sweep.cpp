@@ -32,7 +32,7 @@ std::string json_line(const Row& row, const EngineInfo& info, const RunOptions& 
   json["n_batch"] = row.n_kv + pp;
   json["n_ubatch"] = 0;
   json["flash_attn"] = 1;
-  json["n_gpu_layers"] = 0;
+  json["n_gpu_layers"] = info.device.empty() ? 0 : -1;
   json["n_threads"] = info.threads;
   json["n_threads_batch"] = info.threads_batch;
   json["pp"] = pp;
