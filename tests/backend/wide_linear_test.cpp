@@ -4,7 +4,7 @@
 #include <cstring>
 #include <random>
 
-#include "backend/cases.hpp"
+#include "support/cases.hpp"
 #include "backend/cpu/wide_linear.hpp"
 
 namespace fastkv::cpu {

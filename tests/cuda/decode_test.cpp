@@ -42,8 +42,6 @@ struct Matrix {
 
 class DecodeTest : public testing::Test {
  protected:
-  void SetUp() override { FASTKV_REQUIRE_DEVICE(); }
-
   Matrix matrix(WeightForm form, int out, int in, bool biased) {
     Matrix m;
     m.view.form = form;

@@ -22,8 +22,6 @@ constexpr double kBf16 = 0x1p-8;  ///< unit roundoff of bfloat16
 
 class RowsTest : public testing::Test {
  protected:
-  void SetUp() override { FASTKV_REQUIRE_DEVICE(); }
-
   template <class T>
   std::vector<T> random_values(std::size_t n) {
     std::normal_distribution<float> normal;

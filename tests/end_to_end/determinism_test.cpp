@@ -1,7 +1,7 @@
 // The same bits for any number of threads; the same decisions for any tile.
 #include <gtest/gtest.h>
 
-#include "backend/cases.hpp"
+#include "support/cases.hpp"
 #include "support/engine_run.hpp"
 #include "support/head_budgets.hpp"
 #include "support/model_file.hpp"

@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "backend/cases.hpp"
+#include "support/cases.hpp"
 #include "support/engine_run.hpp"
 #include "support/head_budgets.hpp"
 #include "support/model_file.hpp"

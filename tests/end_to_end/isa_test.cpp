@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <map>
 
-#include "backend/cases.hpp"
+#include "support/cases.hpp"
 #include "support/engine_run.hpp"
 #include "support/fixtures.hpp"
 #include "support/model_file.hpp"

@@ -4,7 +4,7 @@
 
 #include <gtest/gtest.h>
 
-#include "backend/cases.hpp"
+#include "support/cases.hpp"
 #include "prefill/plan.hpp"
 #include "support/backend_run.hpp"
 

@@ -3,12 +3,18 @@
 
 #include <gtest/gtest.h>
 
+#include <cstddef>
 #include <functional>
 
 /// Tests need not ask: where there is no device, all are skipped.
 #define FASTKV_REQUIRE_DEVICE() static_assert(true)
 
 namespace fastkv::test {
+
+inline constexpr bool kDeviceIsSlow = false;
+
+/// Tokens whose distributions are compared with the CPU's.
+inline constexpr std::size_t kDivergenceTokens = 2048;
 
 /// Twice, so that a race has a second chance to show.
 inline void for_each_schedule(const std::function<void()>& body) {

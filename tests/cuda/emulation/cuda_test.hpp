@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstddef>
 #include <functional>
 
 #include "cuda/emulation/control.hpp"
@@ -11,6 +12,12 @@
 #define FASTKV_REQUIRE_DEVICE() static_assert(true)
 
 namespace fastkv::test {
+
+/// Long tests on real models are left to real devices.
+inline constexpr bool kDeviceIsSlow = true;
+
+/// Tokens whose distributions are compared with the CPU's: as many as the emulated device takes a minute for.
+inline constexpr std::size_t kDivergenceTokens = 256;
 
 /// Runs `body` under each schedule of threads: a result that differs between them shows a barrier that is missing. The
 /// host may not touch device memory meanwhile.

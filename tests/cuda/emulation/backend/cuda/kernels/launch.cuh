@@ -20,8 +20,9 @@ namespace emulated {
 
 /// Kernels see the device's memory alone: no argument may be, or hold, an address of the host's.
 template <class T>
-void check_argument(const T& argument) {
+void check_argument(T argument) {
   if constexpr (std::is_trivially_copyable_v<T> && sizeof(T) >= 8 && alignof(T) >= 8) {
+    __builtin_clear_padding(&argument);  // beside a small number, what is left there may read as an address
     std::uint64_t words[sizeof(T) / 8];
     std::memcpy(words, &argument, sizeof words);
     emulation::check_argument(words, sizeof(T) / 8);

@@ -1,4 +1,4 @@
-// Shapes, arithmetics and methods that the backend is compared with the oracle on.
+// Shapes, arithmetics and methods that backends are compared with the oracle on.
 #pragma once
 
 #include <initializer_list>
@@ -197,6 +197,29 @@ inline std::vector<MethodCase> rival_cases(const ModelConfig& config) {
   add(tova, "fifth", {1, 2, 61}, retention(0.2));
   add(tova, "sinks", {5, 30}, [](MethodParams& m) { m.sinks = 4; });
   return out;
+}
+
+/// A tiny model for prompts of a thousand tokens.
+inline RandomShape long_shape() { return {"long", 2, 32, 32, 4, 2, 8, 67, {DType::q8_0}, false, false, false}; }
+
+/// Beyond 128 keys of attention, 512 of a decode step, 1024 scores.
+inline std::vector<MethodCase> long_cases(int n_layer) {
+  MethodParams fastkv = fastkv_defaults(n_layer);
+  fastkv.retention = 0.5;
+  fastkv.tsp_rate = 0.6;
+  return {{"full", 1053, full_method()}, {"fastkv", 1053, fastkv}};
+}
+
+/// Column sums beyond a tile of 512 keys and 128/G positions; 1026 has a window over the edge of 1024 scores.
+inline std::vector<MethodCase> long_column_cases(int n_layer) {
+  std::vector<MethodCase> cases;
+  for (auto [method, n] :
+       {std::pair{MethodName::h2o, 600}, {MethodName::pyramidinfer, 560}, {MethodName::snapkv, 1026}})
+    cases.push_back({name(method), n, method_defaults(method, n_layer)});
+  cases[1].method.delta = 0.3;
+  cases.push_back(cases[0]);
+  cases.back().method.h2o_mask = H2oMask::reference;
+  return cases;
 }
 
 }  // namespace fastkv::test
