@@ -96,6 +96,31 @@ TEST(Compare, TheSameMethodIsPreferred) {
   EXPECT_DOUBLE_EQ(found[1].ratio.median, 4);
 }
 
+// Threads and cache types differ between devices by nature; on one device they make another test.
+TEST(Compare, ACpuWithAGpu) {
+  const Scratch scratch;
+  const auto on = [](const char* gpu, int threads, const char* cache, const char* samples) {
+    OrderedJson record = OrderedJson::parse(ours("fastkv", 512, 0, 0, samples));
+    record["gpu_info"] = gpu;
+    record["n_threads"] = threads;
+    record["type_k"] = record["type_v"] = cache;
+    return dump(record) + "\n";
+  };
+  const auto cpu = read_measurements(scratch.write("cpu", on("", 2, "f16", "[10]")));
+  const auto gpu =
+      read_measurements(scratch.write("gpu", on("H100", 1, "bf16", "[800]") + on("A100", 1, "bf16", "[400]")));
+  ASSERT_EQ(gpu.size(), 2u) << "two GPUs are two results";
+  const std::vector<Comparison> found = compare(cpu, gpu);
+  ASSERT_EQ(found.size(), 2u);
+  EXPECT_DOUBLE_EQ(found[0].ratio.median, 80);
+  EXPECT_DOUBLE_EQ(found[1].ratio.median, 40);
+  EXPECT_TRUE(compare(cpu, read_measurements(scratch.write("b", on("", 4, "f16", "[10]")))).empty());
+  const Outcome table = run_program("fastkv-bench", {"compare", scratch.write("cpu.jsonl", on("", 2, "f16", "[10]")),
+                                                     scratch.write("gpu.jsonl", on("H100", 1, "bf16", "[800]"))});
+  EXPECT_NE(table.out.find("80.000x"), std::string::npos) << table.out;
+  EXPECT_NE(table.out.find("on H100"), std::string::npos) << table.out;
+}
+
 TEST(Compare, TheProgram) {
   const Scratch scratch;
   const std::string a = scratch.write("llama.json", kLlama),
