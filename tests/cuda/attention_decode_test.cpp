@@ -122,7 +122,6 @@ class Decode {
 };
 
 TEST(CudaAttentionDecode, AgreesWithDouble) {
-  FASTKV_REQUIRE_DEVICE();
   using enum CacheType;
   for (const Case& c : {Case{1, 1, 1, 8, bf16, bf16, {0}}, Case{4, 1, 1, 64, bf16, bf16, {126}},
                         Case{3, 1, 1, 64, f16, f16, {127}}, Case{4, 2, 2, 96, q8_0, q8_0, {128, 300}, 5},
@@ -137,7 +136,6 @@ TEST(CudaAttentionDecode, AgreesWithDouble) {
 }
 
 TEST(CudaAttentionDecode, ShortAndLongSplits) {
-  FASTKV_REQUIRE_DEVICE();
   for (const std::int32_t rows : {8191, 8192, 8704, 9000}) {
     const Case c{4, 1, 1, 16, CacheType::bf16, CacheType::bf16, {rows - 1}};
     SCOPED_TRACE(c);
@@ -147,7 +145,6 @@ TEST(CudaAttentionDecode, ShortAndLongSplits) {
 }
 
 TEST(CudaAttentionDecode, DependsOnTheRowsAlone) {
-  FASTKV_REQUIRE_DEVICE();
   for (const Case& c : {Case{4, 1, 1, 64, CacheType::bf16, CacheType::q8_0, {300}},
                         Case{2, 2, 2, 128, CacheType::f16, CacheType::f16, {127, 3}}}) {
     SCOPED_TRACE(c);

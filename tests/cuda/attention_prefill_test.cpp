@@ -86,7 +86,6 @@ void expect_row(const Layer& layer, std::int64_t row, const bf16* out) {
 }
 
 TEST(CudaAttentionPrefill, AgreesWithDouble) {
-  FASTKV_REQUIRE_DEVICE();
   for (const auto& [heads, heads_kv, d, n, m] : {std::tuple{1, 1, 8, 1, 1},
                                                  {2, 1, 16, 129, 129},
                                                  {3, 1, 24, 65, 17},
@@ -105,7 +104,6 @@ TEST(CudaAttentionPrefill, AgreesWithDouble) {
 }
 
 TEST(CudaAttentionPrefill, TheMaximumMayMoveFar) {
-  FASTKV_REQUIRE_DEVICE();
   for (const float growth : {30.f, -0.99f}) {
     SCOPED_TRACE(growth);
     const Layer layer = make_layer(2, 1, 64, 300, growth);
@@ -117,7 +115,6 @@ TEST(CudaAttentionPrefill, TheMaximumMayMoveFar) {
 
 // Shortcuts S1 and S2 rest on this.
 TEST(CudaAttentionPrefill, ARowDependsOnItsOwnKeysAlone) {
-  FASTKV_REQUIRE_DEVICE();
   for (const int d : {64, 128}) {
     const Layer layer = make_layer(2, 1, d, 330, 20);
     const std::vector<bf16> all = attend(layer, {}, 0, layer.n);
@@ -142,7 +139,6 @@ TEST(CudaAttentionPrefill, ARowDependsOnItsOwnKeysAlone) {
 }
 
 TEST(CudaAttentionPrefill, LaterKeysAreNotSeen) {
-  FASTKV_REQUIRE_DEVICE();
   for (const std::int64_t row : {0, 15, 36, 63, 64, 99}) {
     Layer layer = make_layer(2, 2, 80, 150);
     const std::vector<bf16> before = attend(layer, {}, row, 1);
@@ -157,7 +153,6 @@ TEST(CudaAttentionPrefill, LaterKeysAreNotSeen) {
 }
 
 TEST(CudaAttentionPrefill, EverySchedule) {
-  FASTKV_REQUIRE_DEVICE();
   for (const int d : {16, 96, 128}) {
     const Layer layer = make_layer(2, 1, d, 200);
     std::vector<bf16> first;

@@ -37,7 +37,6 @@ class CudaCache : public testing::TestWithParam<int> {  ///< d
   static constexpr std::int64_t kRows = 40;
   static constexpr int kHeads = 4, kHeadsKv = 2;
 
-  void SetUp() override { FASTKV_REQUIRE_DEVICE(); }
   int d() const { return GetParam(); }
   cuda::AttentionShape shape() const { return {kHeads, kHeadsKv, d(), 1}; }
 

@@ -78,7 +78,6 @@ void expect_right(const Layer& layer, const ColumnScores& wanted, const std::vec
 }
 
 TEST(CudaScores, AgreeWithDouble) {
-  FASTKV_REQUIRE_DEVICE();
   struct Case {
     int heads, heads_kv, d;
     std::int64_t n, kept;  ///< kept: query rows that are there
@@ -104,7 +103,6 @@ TEST(CudaScores, AgreeWithDouble) {
 }
 
 TEST(CudaScores, TheMaximumMayMoveFar) {
-  FASTKV_REQUIRE_DEVICE();
   for (const float growth : {20.f, -0.99f}) {
     for (const std::int64_t rows : {8, 200}) {
       SCOPED_TRACE(testing::Message() << growth << " " << rows);
@@ -116,7 +114,6 @@ TEST(CudaScores, TheMaximumMayMoveFar) {
 }
 
 TEST(CudaScores, EverySchedule) {
-  FASTKV_REQUIRE_DEVICE();
   for (const std::int64_t rows : {8, 150}) {
     const Layer layer = make_layer(4, 2, 64, 300, rows);
     std::vector<float> first;
@@ -129,7 +126,6 @@ TEST(CudaScores, EverySchedule) {
 }
 
 TEST(CudaScores, LastRowLogits) {
-  FASTKV_REQUIRE_DEVICE();
   for (const auto& [heads, heads_kv, d, n] :
        {std::tuple{1, 1, 8, 1}, {4, 2, 64, 127}, {3, 1, 80, 128}, {2, 1, 96, 129}, {2, 2, 128, 300}}) {
     SCOPED_TRACE(testing::Message() << d << " " << n);

@@ -21,7 +21,6 @@ using cuda::to_host;
 
 class Selection : public testing::Test {
  protected:
-  void SetUp() override { FASTKV_REQUIRE_DEVICE(); }
   /// Scores with many ties: `levels` different values, some −0 and some below 0.
   std::vector<float> tied_scores(std::size_t size, int levels) {
     std::vector<float> out(size);

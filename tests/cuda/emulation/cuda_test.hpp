@@ -8,9 +8,6 @@
 
 #include "cuda/emulation/control.hpp"
 
-/// Tests need not ask: where there is no device, all are skipped.
-#define FASTKV_REQUIRE_DEVICE() static_assert(true)
-
 namespace fastkv::test {
 
 /// Long tests on real models are left to real devices.
