@@ -14,7 +14,7 @@ namespace fastkv::test {
 inline constexpr bool kDeviceIsSlow = true;
 
 /// Tokens whose distributions are compared with the CPU's: as many as the emulated device takes a minute for.
-inline constexpr std::size_t kDivergenceTokens = 256;
+inline constexpr std::size_t kDivergenceTokens = 512;
 
 /// Runs `body` under each schedule of threads: a result that differs between them shows a barrier that is missing. The
 /// host may not touch device memory meanwhile.
