@@ -2,12 +2,12 @@
 // CPU in float32.
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <map>
 
 #include "cuda_test.hpp"
 #include "model/gguf.hpp"
 #include "model/llama.hpp"
+#include "support/divergence.hpp"
 #include "support/engine_run.hpp"
 #include "support/reference_trace.hpp"
 #include "support/spread.hpp"
@@ -117,47 +117,14 @@ INSTANTIATE_TEST_SUITE_P(Fixtures, CudaTraces, testing::ValuesIn(references()), 
   return name;
 });
 
-/// Replaces a row of logits by log-probabilities.
-void normalise(float* row, std::size_t n) {
-  const double top = double(*std::max_element(row, row + n));
-  double sum = 0;
-  for (std::size_t i = 0; i < n; ++i) sum += std::exp(double(row[i]) - top);
-  for (std::size_t i = 0; i < n; ++i) row[i] = float(double(row[i]) - top - std::log(sum));
-}
-
 TEST(CudaDivergence, StaysNearTheCpuInFloat32) {
   FASTKV_REQUIRE_FILE(smollm2());
-  FASTKV_REQUIRE_FILE(fixtures() / "text" / "frankenstein.txt");
-  std::ifstream file(fixtures() / "text" / "frankenstein.txt");
-  std::string text(32 * 1024, '\0');
-  file.read(text.data(), std::streamsize(text.size()));
-  std::vector<std::int32_t> ids;
-  const auto logits = [&](const EngineOptions& settings) {
-    Engine engine(settings);
-    ids = engine.tokenizer().encode(text);
-    ids.resize(kDivergenceTokens);
-    engine.load();
-    RunOptions options;
-    options.method.method = MethodName::full;
-    options.n_predict = 0;
-    options.all_logits = true;
-    return engine.run(ids, options).all_logits;
-  };
-  std::vector<float> p = logits(engine_options(smollm2().string(), Compute::f32));
-  std::vector<float> q = logits(cuda_options(smollm2().string()));
-  ASSERT_EQ(p.size(), q.size());
-  const std::size_t vocab = p.size() / kDivergenceTokens;
-  double divergence = 0, same_best = 0;
-  for (std::size_t r = 0; r < kDivergenceTokens; ++r) {
-    float *a = p.data() + r * vocab, *b = q.data() + r * vocab;
-    normalise(a, vocab), normalise(b, vocab);
-    for (std::size_t i = 0; i < vocab; ++i)
-      divergence += std::exp(double(a[i])) * (double(a[i]) - double(b[i])) / double(kDivergenceTokens);
-    same_best += double(std::max_element(a, a + vocab) - a == std::max_element(b, b + vocab) - b);
-  }
-  EXPECT_LE(divergence, kMostDivergence);
-  RecordProperty("mean_kl", std::to_string(divergence));
-  RecordProperty("same_best", std::to_string(same_best / double(kDivergenceTokens)));
+  FASTKV_REQUIRE_FILE(novel());
+  const Logits exact = novel_logits(engine_options(smollm2().string(), Compute::f32), kDivergenceTokens);
+  const Divergence d = divergence(exact, novel_logits(cuda_options(smollm2().string()), kDivergenceTokens));
+  EXPECT_LE(d.mean_kl, kMostDivergence);
+  RecordProperty("mean_kl", std::to_string(d.mean_kl));
+  RecordProperty("same_best", std::to_string(d.same_best));
 }
 
 }  // namespace
