@@ -1,4 +1,4 @@
-// Distributions over a novel, and sums in double.
+// Distributions over a text, and sums in double.
 #include "support/divergence.hpp"
 
 #include <algorithm>
@@ -6,8 +6,6 @@
 #include <fstream>
 #include <stdexcept>
 #include <string>
-
-#include "support/fixtures.hpp"
 
 namespace fastkv::test {
 namespace {
@@ -22,15 +20,13 @@ double log_sum_exp(const float* x, std::size_t n) {
 
 }  // namespace
 
-std::filesystem::path novel() { return fixtures() / "text" / "frankenstein.txt"; }
-
-Logits novel_logits(const EngineOptions& settings, std::size_t tokens) {
-  std::ifstream file(novel());
+Logits text_logits(const EngineOptions& settings, const std::filesystem::path& path, std::size_t tokens) {
+  std::ifstream file(path);
   std::string text(32 * 1024, '\0');
   file.read(text.data(), std::streamsize(text.size()));
   Engine engine(settings);
   std::vector<std::int32_t> ids = engine.tokenizer().encode(text.substr(0, text.rfind(' ')));
-  if (ids.size() < tokens) throw std::runtime_error("the novel is too short");
+  if (ids.size() < tokens) throw std::runtime_error("the text is too short");
   ids.resize(tokens);
   engine.load();
   RunOptions options;

@@ -1,4 +1,4 @@
-// How far an arithmetic's distributions of the next token are from another's, over the first tokens of a novel.
+// How far an arithmetic's distributions of the next token are from another's, over the first tokens of a text.
 #pragma once
 
 #include <cstddef>
@@ -9,15 +9,12 @@
 
 namespace fastkv::test {
 
-/// The novel among the fixtures.
-std::filesystem::path novel();
-
-/// Logits [tokens, V] of the novel's first `tokens`, the method full.
+/// Logits [tokens, V] of the first `tokens` of the file `text`, the method full.
 struct Logits {
   std::size_t vocab = 0;
   std::vector<float> values;
 };
-Logits novel_logits(const EngineOptions& options, std::size_t tokens);
+Logits text_logits(const EngineOptions& options, const std::filesystem::path& text, std::size_t tokens);
 
 struct Divergence {
   double mean_kl = 0;    ///< KL(p ‖ q) of each row's distributions, nats

@@ -14,6 +14,9 @@ inline std::filesystem::path fixtures() {
   return std::filesystem::path(FASTKV_SOURCE_DIR) / ".." / "shared" / "fixtures";
 }
 
+/// A novel in English.
+inline std::filesystem::path novel() { return fixtures() / "text" / "frankenstein.txt"; }
+
 /// The small real model: $FASTKV_TEST_MODEL, or models/SmolLM2-135M-Instruct.Q4_1.gguf in the project
 /// (tools/get-model).
 inline std::filesystem::path smollm2() {
