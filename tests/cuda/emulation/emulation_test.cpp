@@ -389,12 +389,13 @@ void operands_kernel(Operands p) { p.out[threadIdx.x] = p.in[threadIdx.x]; }
 
 TEST(Emulation, KernelsGetNoHostPointers) {
   cuda::Stream stream;
-  const std::vector<int> host(4, 1);
+  const int host[4] = {1, 1, 1, 1};  // on the stack: AddressSanitizer's heap has addresses that look like two numbers
   const auto in = cuda::to_device<int>(stream, host, "in");
   const cuda::DeviceArray<int> out(stream, 4, "out");
   launch(stream, 1, 4, 0, operands_kernel, Operands{32767, in.data(), out.data()});
-  EXPECT_THROW(launch(stream, 1, 4, 0, operands_kernel, Operands{4, host.data(), out.data()}), emulation::Fault);
-  EXPECT_THROW(launch(stream, 1, 4, 0, twice_kernel, host.data(), out.data()), emulation::Fault);
+  EXPECT_THROW(launch(stream, 1, 4, 0, operands_kernel, Operands{4, static_cast<const int*>(host), out.data()}),
+               emulation::Fault);
+  EXPECT_THROW(launch(stream, 1, 4, 0, twice_kernel, static_cast<const int*>(host), out.data()), emulation::Fault);
 }
 
 TEST(EmulationDeath, TheHostCannotTouchGuardedMemory) {
