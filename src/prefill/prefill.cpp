@@ -11,8 +11,8 @@ namespace fastkv {
 namespace {
 
 // Original positions of the rows in one head of a selection.
-std::vector<std::int32_t> positions_of(Backend& backend, const Selection& selection, int head, const Hidden& x) {
-  const std::vector<std::int32_t> positions = x.positions();
+std::vector<std::int32_t> positions_of(Backend& backend, const Selection& selection, int head,
+                                       const std::vector<std::int32_t>& positions) {
   std::vector<std::int32_t> rows = backend.read(selection, head);
   for (std::int32_t& row : rows) row = positions[std::size_t(row)];
   return rows;
@@ -51,19 +51,21 @@ Prefill prefill(Backend& backend, const ModelConfig& config, const RunPlan& plan
       }
       LayerChoice choice = method->select(l, planned, *state, backend, control);
 
-      if (filtering && l == last_layer) out.trace.selected = positions_of(backend, *choice.next, 0, *x);
+      if (filtering && l == last_layer) out.trace.selected = positions_of(backend, *choice.next, 0, x->positions());
       if (filtering && l == last_layer && plan.method.shortcuts) {  // S4
         out.layer_times.push_back(backend.take_stage_times());
         break;
       }
       if (!filtering) {
         LayerTrace trace{x->n(), {}, choice.coverage};
+        const auto entered = options.record_kept ? x->positions() : std::vector<std::int32_t>();
         if (options.record_kept) {
-          for (int h = 0; h < choice.keep->heads; ++h) trace.kept.push_back(positions_of(backend, *choice.keep, h, *x));
+          for (int h = 0; h < choice.keep->heads; ++h)
+            trace.kept.push_back(positions_of(backend, *choice.keep, h, entered));
         }
         if (plan.method.method == MethodName::fastkv && choice.next) {
           out.trace.tsp_layer = l;
-          if (options.record_kept) out.trace.tsp_kept = positions_of(backend, *choice.next, 0, *x);
+          if (options.record_kept) out.trace.tsp_kept = positions_of(backend, *choice.next, 0, entered);
         }
         out.trace.layers.push_back(std::move(trace));
         out.cache.layers.push_back(backend.store(*state, *choice.keep, options.format, control));
