@@ -153,7 +153,6 @@ TEST_F(CudaBackendTest, TruncatedRowsAreWrittenAgain) {
   EXPECT_EQ(cache.layers[0]->length(1), 21);
   EXPECT_EQ(cache.layers[1]->bytes(), std::size_t(21 * 2 * 64 * 4));
   EXPECT_EQ(fed(small_, *backend, cache, {3}), expected);
-  EXPECT_THROW(cache.layers[0]->truncate(9), Error);
 }
 
 TEST_F(CudaBackendTest, AnySchedule) {
@@ -198,6 +197,31 @@ TEST_F(CudaBackendTest, ShortcutsAreLossless) {
       return prefill_on(*backend, model.config, model.prompt(120), params, std::vector{3, 5});
     };
     expect_same(run(with), run(without));
+  }
+}
+
+// Queries that scored are not computed again: with many, few or none of them kept, the same bits come out of a layer.
+TEST_F(CudaBackendTest, KeptQueriesAreThoseOfTheRowsThatGoOn) {
+  const RandomModel model({"queries", 2, 64, 64, 4, 2, 16, 67, {DType::q8_0, DType::f32}, true, true, false}, 9);
+  constexpr std::int64_t n = 120;
+  std::vector<std::int32_t> positions(n);
+  std::iota(positions.begin(), positions.end(), 0);
+  for (const int tile : {0, 48}) {
+    const auto backend = loaded(model, options_with(tile));
+    const auto finished = [&](std::int64_t scoring, bool all) {
+      const auto x = backend->embed(model.prompt(n), positions, control_);
+      const auto state = backend->begin_layer(0, *x, {scoring}, control_);
+      const auto next = all ? nullptr : backend->select_ends(n, 40, 30, 1);
+      backend->finish_layer(0, *x, *state, next.get(), control_);
+      std::vector<float> logits(std::size_t(x->n() * model.config.n_vocab));
+      backend->logits(*x, x->n(), logits.data(), control_);
+      return logits;
+    };
+    for (const bool all : {true, false}) {
+      const std::vector<float> expected = finished(0, all);
+      for (const std::int64_t scoring : {1, 24, 30, 50, 72, 120})
+        EXPECT_EQ(finished(scoring, all), expected) << scoring << " scoring rows, tile " << tile << ", all " << all;
+    }
   }
 }
 

@@ -260,7 +260,7 @@ void CudaBackend::logits(const Hidden& hidden, std::int64_t rows, float* out, Ru
   for (std::int64_t begin = 0; begin < rows; begin += most) {
     const std::int64_t m = std::min(most, rows - begin);
     timer_.start();
-    rms_norm(stream_, x.x.data(), nullptr, x.n() - rows + begin, m, config_.n_embd, weights_.output_norm,
+    rms_norm(stream_, x.x.data() + (x.n() - rows + begin) * config_.n_embd, m, config_.n_embd, weights_.output_norm,
              config_.rms_eps, normed.data());
     timer_.lap(Stage::rest);
     const Linear& head = weights_.output;

@@ -99,14 +99,16 @@ class CudaBackend final : public Backend {
   void make_rope(CudaHidden& x) const;
   /// The space's normed rows = norm(x[first .. first + m)).
   void normalise(const float* weight, const float* x, std::int64_t first, std::int64_t m);
-  /// Rotated queries of rows [first, first + m) of x to `q`, through the space's normed rows.
-  void queries(const LayerWeights& weights, const CudaHidden& x, std::int64_t first, std::int64_t m, bf16* q);
-  /// The rest of a layer for rows [first, first + m) of x; `original`: their rows in the state, null: the same.
-  void finish_rows(const LayerWeights& weights, CudaHidden& x, std::int64_t first, std::int64_t m,
+  /// Rotated queries of rows [first, first + m) of x, whose norms are `normed`, to `q`.
+  void queries(const LayerWeights& weights, const CudaHidden& x, std::int64_t first, std::int64_t m, const bf16* normed,
+               bf16* q);
+  /// The rest of a layer for rows [first, first + m) of x, of which the state has the queries of all but the first
+  /// `fresh`; `original`: their rows in the state, null: the same.
+  void finish_rows(const LayerWeights& weights, CudaHidden& x, std::int64_t first, std::int64_t m, std::int64_t fresh,
                    const CudaLayerState& state, const std::int32_t* original);
   void gather_hidden(CudaHidden& x, const CudaSelection& selection) const;
-  /// Offsets of `counts` rows each, and room for them.
-  std::unique_ptr<CudaSelection> empty_selection(std::vector<std::int32_t> counts) const;
+  /// Offsets of `counts` rows each, which end in the layer's `last`, and room for them.
+  std::unique_ptr<CudaSelection> empty_selection(std::vector<std::int32_t> counts, std::int64_t last) const;
   std::unique_ptr<CudaScores> empty_scores(int heads, std::int64_t n) const;
 
   void make_token_space(const SequenceStep& sequence, std::span<const std::int32_t> banned);

@@ -22,7 +22,7 @@ struct CudaHidden final : Hidden {
 
 struct CudaLayerState final : LayerState {
   DeviceArray<bf16> k, v;     ///< [K][n][d], k rotated; v empty if only keys were asked for
-  DeviceArray<bf16> score_q;  ///< [score_rows][H][d] rotated queries of the last rows
+  DeviceArray<bf16> score_q;  ///< [score_rows][H][d] rotated queries of the last rows, for scores and finish_layer
   std::int64_t score_rows = 0;
 };
 
@@ -33,6 +33,7 @@ struct CudaScores final : Scores {
 struct CudaSelection final : Selection {
   std::vector<std::int64_t> offsets;         ///< [heads] of each head's rows in `rows`
   std::vector<std::int32_t> counts;          ///< [heads]
+  std::int64_t last = 0;                     ///< each head's rows end in the layer's last so many
   DeviceArray<std::int32_t> rows;            ///< one head after another, each ascending
   DeviceArray<std::int64_t> device_offsets;  ///< [heads]
   DeviceArray<std::int32_t> device_counts;   ///< [heads]

@@ -15,16 +15,15 @@ double flops(std::int64_t rows, std::int64_t out, std::int64_t in) {
 }  // namespace
 
 void CudaBackend::normalise(const float* weight, const float* x, std::int64_t first, std::int64_t m) {
-  rms_norm(stream_, x, nullptr, first, m, config_.n_embd, weight, config_.rms_eps, space_.normed.data());
+  rms_norm(stream_, x + first * config_.n_embd, m, config_.n_embd, weight, config_.rms_eps, space_.normed.data());
   timer_.lap(Stage::rest);
 }
 
 void CudaBackend::queries(const LayerWeights& weights, const CudaHidden& x, std::int64_t first, std::int64_t m,
-                          bf16* q) {
-  normalise(weights.attn_norm, x.x.data(), first, m);
-  gemm_.multiply(space_.normed.data(), m, weights.q.w, weights.q.bias, weights.q.out, weights.q.in, q);
+                          const bf16* normed, bf16* q) {
+  gemm_.multiply(normed, m, weights.q.w, weights.q.bias, weights.q.out, weights.q.in, q);
   timer_.lap(Stage::gemm);
-  rotate_queries(stream_, q, x.rope.data(), nullptr, first, m, shape_.heads, shape_.d);
+  rotate_queries(stream_, q, x.rope.data() + first * shape_.d / 2, m, shape_.heads, shape_.d);
   timer_.lap(Stage::rest);
 }
 
@@ -38,6 +37,9 @@ std::unique_ptr<LayerState> CudaBackend::begin_layer(int layer, const Hidden& hi
   state->n = n;
   state->k = DeviceArray<bf16>(stream_, std::size_t(n * kv_dim), "keys of a layer");
   if (!needs.keys_only) state->v = DeviceArray<bf16>(stream_, std::size_t(n * kv_dim), "values of a layer");
+  state->score_rows = std::min(needs.rows, n);
+  state->score_q = DeviceArray<bf16>(stream_, std::size_t(state->score_rows * config_.q_dim()), "scoring queries");
+  const std::int64_t first_query = n - state->score_rows;
   make_space(most);
   for (std::int64_t first = 0; first < n; first += most) {
     const std::int64_t m = std::min(most, n - first);
@@ -48,16 +50,11 @@ std::unique_ptr<LayerState> CudaBackend::begin_layer(int layer, const Hidden& hi
     store_layer_kv(stream_, space_.wide.data(), x.rope.data(), first, m, n, shape_.heads_kv, shape_.d, state->k.data(),
                    state->v.data());
     timer_.lap(Stage::rest);
-    control.add_work(flops(m, outputs, config_.n_embd));
-    pace_.step(control);
-  }
-
-  state->score_rows = std::min(needs.rows, n);
-  state->score_q = DeviceArray<bf16>(stream_, std::size_t(state->score_rows * config_.q_dim()), "scoring queries");
-  for (std::int64_t row = 0; row < state->score_rows; row += most) {
-    const std::int64_t m = std::min(most, state->score_rows - row);
-    timer_.start();
-    queries(weights, x, n - state->score_rows + row, m, state->score_q.data() + row * config_.q_dim());
+    const std::int64_t row = std::clamp<std::int64_t>(first_query - first, 0, m);  // the first that scores
+    if (row < m)
+      queries(weights, x, first + row, m - row, space_.normed.data() + row * config_.n_embd,
+              state->score_q.data() + (first + row - first_query) * config_.q_dim());
+    control.add_work(flops(m, outputs, config_.n_embd) + flops(m - row, weights.q.out, weights.q.in));
     pace_.step(control);
   }
   return state;
@@ -76,25 +73,42 @@ void CudaBackend::finish_layer(int layer, Hidden& hidden, const LayerState& laye
     timer_.lap(Stage::rest);
   }
   const std::int64_t total = x.n(), most = batch_rows(total);
+  // The last rows that go on are the layer's last, whose queries the state has.
+  const std::int64_t known = std::min(state.score_rows, rows ? rows->last : total);
   const double visible = total == 1 && rows ? double(state.n) : double(state.n + 1) / 2;  // keys of a row, on average
   make_space(most);
   for (std::int64_t first = 0; first < total; first += most) {
     const std::int64_t m = std::min(most, total - first);
     timer_.start();
-    finish_rows(weights, x, first, m, state, rows ? rows->rows.data() : nullptr);
-    for (const Linear* l : {&weights.q, &weights.o, &weights.gate_up, &weights.down})
-      control.add_work(flops(m, l->out, l->in));
+    const std::int64_t fresh = std::clamp<std::int64_t>(total - known - first, 0, m);
+    finish_rows(weights, x, first, m, fresh, state, rows ? rows->rows.data() : nullptr);
+    control.add_work(flops(fresh, weights.q.out, weights.q.in));
+    for (const Linear* l : {&weights.o, &weights.gate_up, &weights.down}) control.add_work(flops(m, l->out, l->in));
     control.add_work(4.0 * config_.q_dim() * double(m) * (rows ? visible : double(first) + double(m + 1) / 2));
     pace_.step(control);
   }
 }
 
 void CudaBackend::finish_rows(const LayerWeights& weights, CudaHidden& x, std::int64_t first, std::int64_t m,
-                              const CudaLayerState& state, const std::int32_t* original) {
+                              std::int64_t fresh, const CudaLayerState& state, const std::int32_t* original) {
+  const std::int64_t q_dim = config_.q_dim();
   float* residual = x.x.data() + first * config_.n_embd;
-  queries(weights, x, first, m, space_.wide.data());
-  attention_prefill(stream_, shape_, space_.wide.data(), original ? original + first : nullptr, first, m,
-                    state.k.data(), state.v.data(), state.n, space_.hidden.data());
+  bf16* q = space_.wide.data();
+  if (fresh > 0) {
+    normalise(weights.attn_norm, x.x.data(), first, fresh);
+    queries(weights, x, first, fresh, space_.normed.data(), q);
+  }
+  if (fresh < m) {
+    bf16* known = state.score_q.data() + (state.score_rows - (x.n() - first - fresh)) * q_dim;
+    if (fresh == 0)
+      q = known;
+    else
+      check_cuda(cudaMemcpyAsync(q + fresh * q_dim, known, std::size_t((m - fresh) * q_dim) * sizeof(bf16),
+                                 cudaMemcpyDeviceToDevice, stream_),
+                 "queries of scoring rows");
+  }
+  attention_prefill(stream_, shape_, q, original ? original + first : nullptr, first, m, state.k.data(), state.v.data(),
+                    state.n, space_.hidden.data());
   timer_.lap(Stage::attention);
   gemm_.add_product(space_.hidden.data(), m, weights.o.w, weights.o.float_bias, weights.o.out, weights.o.in, residual);
   timer_.lap(Stage::gemm);

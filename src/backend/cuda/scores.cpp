@@ -23,7 +23,7 @@ std::unique_ptr<CudaScores> CudaBackend::empty_scores(int heads, std::int64_t n)
   return scores;
 }
 
-std::unique_ptr<CudaSelection> CudaBackend::empty_selection(std::vector<std::int32_t> counts) const {
+std::unique_ptr<CudaSelection> CudaBackend::empty_selection(std::vector<std::int32_t> counts, std::int64_t last) const {
   auto selection = std::make_unique<CudaSelection>();
   selection->heads = int(counts.size());
   std::int64_t rows = 0;
@@ -32,6 +32,7 @@ std::unique_ptr<CudaSelection> CudaBackend::empty_selection(std::vector<std::int
     rows += count;
   }
   selection->counts = std::move(counts);
+  selection->last = last;
   selection->rows = DeviceArray<std::int32_t>(stream_, std::size_t(rows), "chosen rows");
   selection->device_offsets = to_device<std::int64_t>(stream_, selection->offsets, "offsets of chosen rows");
   selection->device_counts = to_device<std::int32_t>(stream_, selection->counts, "numbers of chosen rows");
@@ -92,7 +93,7 @@ std::unique_ptr<Selection> CudaBackend::top_k(const Scores& scores, std::int64_t
           "top_k: ", one, " of ", n, " rows, first ", first, ", last ", last, ", ", scores.n, " scored");
     counts.push_back(std::int32_t(one));
   }
-  auto selection = empty_selection(std::move(counts));
+  auto selection = empty_selection(std::move(counts), last);
   timer_.whole(Stage::selection, [&] {
     cuda::top_k(stream_, scores_of(scores).s.data(), scores.heads, scores.n, n, selection->device_counts.data(),
                 selection->device_offsets.data(), first, last, selection->rows.data());
@@ -101,14 +102,14 @@ std::unique_ptr<Selection> CudaBackend::top_k(const Scores& scores, std::int64_t
 }
 
 std::unique_ptr<Selection> CudaBackend::select_ends(std::int64_t n, std::int64_t first, std::int64_t last, int heads) {
-  auto selection = empty_selection(std::vector<std::int32_t>(std::size_t(heads), std::int32_t(first + last)));
+  auto selection = empty_selection(std::vector<std::int32_t>(std::size_t(heads), std::int32_t(first + last)), last);
   timer_.whole(Stage::selection, [&] { cuda::select_ends(stream_, n, first, last, heads, selection->rows.data()); });
   return selection;
 }
 
 std::unique_ptr<Selection> CudaBackend::repeat(const Selection& one, int heads) {
   const CudaSelection& from = selection_of(one);
-  auto selection = empty_selection(std::vector<std::int32_t>(std::size_t(heads), from.counts[0]));
+  auto selection = empty_selection(std::vector<std::int32_t>(std::size_t(heads), from.counts[0]), from.last);
   timer_.whole(Stage::selection, [&] {
     for (int h = 0; h < heads; ++h)
       check_cuda(cudaMemcpyAsync(selection->rows.data() + selection->offsets[std::size_t(h)], from.rows.data(),

@@ -31,10 +31,9 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 __global__ void __launch_bounds__(kThreads)
-    rms_norm_kernel(const float* __restrict__ x, const std::int32_t* __restrict__ rows, std::int64_t first, int width,
-                    const float* __restrict__ weight, float eps, bf16* __restrict__ out) {
-  const std::int64_t row = rows ? rows[blockIdx.x] : first + blockIdx.x;
-  const float* from = x + row * width;
+    rms_norm_kernel(const float* __restrict__ x, int width, const float* __restrict__ weight, float eps,
+                    bf16* __restrict__ out) {
+  const float* from = x + std::int64_t(blockIdx.x) * width;
   bf16* to = out + std::int64_t(blockIdx.x) * width;
   float squares = 0;
   for (int i = int(threadIdx.x); i < width; i += kThreads) squares += from[i] * from[i];
@@ -74,13 +73,11 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 __global__ void __launch_bounds__(kThreads)
-    rotate_queries_kernel(__nv_bfloat162* __restrict__ q, const float2* __restrict__ table,
-                          const std::int32_t* __restrict__ rows, std::int64_t first, int heads, int half) {
+    rotate_queries_kernel(__nv_bfloat162* __restrict__ q, const float2* __restrict__ table, int heads, int half) {
   const int width = heads * half, at = column();
   if (at >= width) return;
-  const std::int64_t row = rows ? rows[blockIdx.x] : first + blockIdx.x;
   __nv_bfloat162& pair = q[std::int64_t(blockIdx.x) * width + at];
-  pair = rotated(pair, table[row * half + at % half]);
+  pair = rotated(pair, table[std::int64_t(blockIdx.x) * half + at % half]);
 }
 
 __global__ void __launch_bounds__(kThreads)
@@ -130,9 +127,9 @@ void embed(cudaStream_t stream, const bf16* table, const std::int32_t* ids, std:
   launch(stream, dim3(unsigned(n)), dim3(kThreads), 0, embed_kernel, table, ids, width, x);
 }
 
-void rms_norm(cudaStream_t stream, const float* x, const std::int32_t* rows, std::int64_t first, std::int64_t m,
-              int width, const float* weight, float eps, bf16* out) {
-  launch(stream, dim3(unsigned(m)), dim3(kThreads), 0, rms_norm_kernel, x, rows, first, width, weight, eps, out);
+void rms_norm(cudaStream_t stream, const float* x, std::int64_t m, int width, const float* weight, float eps,
+              bf16* out) {
+  launch(stream, dim3(unsigned(m)), dim3(kThreads), 0, rms_norm_kernel, x, width, weight, eps, out);
 }
 
 void rope_table(cudaStream_t stream, const std::int32_t* positions, std::int64_t n, const double* inv_freq, int d,
@@ -149,10 +146,9 @@ void store_layer_kv(cudaStream_t stream, const bf16* kv, const float2* table, st
          reinterpret_cast<__nv_bfloat162*>(k), reinterpret_cast<__nv_bfloat162*>(v));
 }
 
-void rotate_queries(cudaStream_t stream, bf16* q, const float2* table, const std::int32_t* rows, std::int64_t first,
-                    std::int64_t m, int heads, int d) {
+void rotate_queries(cudaStream_t stream, bf16* q, const float2* table, std::int64_t m, int heads, int d) {
   launch(stream, rows_by_columns(m, heads * (d / 2)), dim3(kThreads), 0, rotate_queries_kernel,
-         reinterpret_cast<__nv_bfloat162*>(q), table, rows, first, heads, d / 2);
+         reinterpret_cast<__nv_bfloat162*>(q), table, heads, d / 2);
 }
 
 void silu_mul(cudaStream_t stream, const bf16* gate_up, std::int64_t m, int width, bf16* out) {

@@ -13,10 +13,10 @@ using bf16 = __nv_bfloat16;
 /// x [n, width] float32 = rows ids[n] of table [V, width].
 void embed(cudaStream_t stream, const bf16* table, const std::int32_t* ids, std::int64_t n, int width, float* x);
 
-/// out[i] = weight ∘ x[row] / sqrt(mean(x[row]²) + eps), rounded once; row = rows[i], or first + i if rows is null.
-/// x [.., width] float32, out [m, width]. The mean is summed in float32 in an order that depends on `width` alone.
-void rms_norm(cudaStream_t stream, const float* x, const std::int32_t* rows, std::int64_t first, std::int64_t m,
-              int width, const float* weight, float eps, bf16* out);
+/// out [m, width] = weight ∘ x / sqrt(mean(x²) + eps) of each row of x [m, width] float32, rounded once. The mean is
+/// summed in float32 in an order that depends on `width` alone.
+void rms_norm(cudaStream_t stream, const float* x, std::int64_t m, int width, const float* weight, float eps,
+              bf16* out);
 
 /// Cosines and sines of each position's angles (spec/models.md): table [n][d/2] of {cos, sin} · magnitude, angles in
 /// double. inv_freq [d/2].
@@ -28,9 +28,8 @@ void rope_table(cudaStream_t stream, const std::int32_t* positions, std::int64_t
 void store_layer_kv(cudaStream_t stream, const bf16* kv, const float2* table, std::int64_t first, std::int64_t m,
                     std::int64_t n, int heads_kv, int d, bf16* k, bf16* v);
 
-/// Rotates q [m][heads][d] in place by table[rows[i]], or table[first + i] if rows is null.
-void rotate_queries(cudaStream_t stream, bf16* q, const float2* table, const std::int32_t* rows, std::int64_t first,
-                    std::int64_t m, int heads, int d);
+/// Rotates q [m][heads][d] in place by table [m][d/2].
+void rotate_queries(cudaStream_t stream, bf16* q, const float2* table, std::int64_t m, int heads, int d);
 
 /// out [m, width] = silu(gate) ∘ up of gate_up [m][2][width].
 void silu_mul(cudaStream_t stream, const bf16* gate_up, std::int64_t m, int width, bf16* out);
