@@ -89,10 +89,22 @@ class LayerCache {
  public:
   virtual ~LayerCache() = default;
   virtual std::int64_t length(int head) const = 0;
-  virtual std::size_t bytes() const = 0;             ///< of the rows now stored
-  virtual void truncate(std::int64_t appended) = 0;  ///< keep only the first `appended` rows added by decode
+  virtual std::size_t bytes() const = 0;  ///< of the rows now stored
   /// Row `row` of stored head `head` as float32 [d], for tests.
   virtual void read_row(int head, std::int64_t row, float* key, float* value) const = 0;
+
+  std::int64_t appended() const { return appended_; }  ///< rows that decode has added to every head
+  /// Makes room for `rows` more per head, growing when the reserve is used up; they are then written by the backend.
+  void append(std::int64_t rows);
+  void truncate(std::int64_t appended);  ///< keep only the first `appended` rows added by decode
+
+ protected:
+  /// Makes `reserve_` this many rows per head beyond the prompt's; those that are there stay.
+  virtual void allocate(std::int64_t reserve) = 0;
+  std::int64_t reserve_ = 0;
+
+ private:
+  std::int64_t appended_ = 0;
 };
 
 struct CacheFormat {

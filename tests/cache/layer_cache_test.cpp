@@ -7,6 +7,7 @@
 #include "cache/kv_cache.hpp"
 #include "core/half.hpp"
 #include "core/quant_blocks.hpp"
+#include "fastkv/error.hpp"
 #include "support/backend_run.hpp"
 #include "support/random_model.hpp"
 #include "support/spread.hpp"
@@ -143,6 +144,9 @@ TEST_F(LayerCacheTest, TruncateTakesBackWhatDecodeAppended) {
       EXPECT_EQ(layer->length(1), 34);
     }
     EXPECT_EQ(feed(detour, {8}, 34), expected);
+    EXPECT_EQ(detour.layers[0]->appended(), 2);
+    EXPECT_THROW(detour.layers[0]->truncate(3), Error);
+    EXPECT_THROW(detour.layers[0]->truncate(-1), Error);
   }
 }
 

@@ -65,17 +65,6 @@ void CpuLayerCache::allocate(std::int64_t reserve) {
   reserve_ = reserve;
 }
 
-void CpuLayerCache::append(std::int64_t rows) {
-  if (appended_ + rows > reserve_) allocate(std::max(appended_ + rows, 2 * reserve_));
-  appended_ += rows;
-}
-
-void CpuLayerCache::truncate(std::int64_t appended) {
-  check(appended >= 0 && appended <= appended_, ErrorCode::internal, "truncate to ", appended, " of ", appended_,
-        " rows");
-  appended_ = appended;
-}
-
 std::size_t CpuLayerCache::bytes() const {
   std::size_t rows = 0;
   for (int h = 0; h < heads(); ++h) rows += std::size_t(length(h));

@@ -21,9 +21,8 @@ class CpuLayerCache final : public LayerCache {
   CpuLayerCache(const simd::KernelTable& kernels, const CpuSelection& keep, const CacheFormat& format, int d,
                 const Placement& placement, HugePages huge_pages);
 
-  std::int64_t length(int head) const override { return heads_[std::size_t(head)].kept + appended_; }
+  std::int64_t length(int head) const override { return heads_[std::size_t(head)].kept + appended(); }
   std::size_t bytes() const override;
-  void truncate(std::int64_t appended) override;
   void read_row(int head, std::int64_t row, float* key, float* value) const override;
 
   int heads() const { return int(heads_.size()); }
@@ -40,16 +39,13 @@ class CpuLayerCache final : public LayerCache {
   }
   /// Writes a row that exists: float32 [d], rounded once.
   void write_row(int head, std::int64_t row, const float* key, const float* value) const;
-  /// Makes room for `rows` more per head, growing when the reserve is used up; they are then written by the caller.
-  void append(std::int64_t rows);
-  std::int64_t appended() const { return appended_; }
 
  private:
   struct Head {
     std::size_t offset;  ///< first row, a multiple of 16
     std::int64_t kept;   ///< rows of the prompt
   };
-  void allocate(std::int64_t reserve);
+  void allocate(std::int64_t reserve) override;
 
   const simd::KernelTable* kernels_;
   simd::RowType k_type_, v_type_;
@@ -58,7 +54,6 @@ class CpuLayerCache final : public LayerCache {
   Placement placement_;
   HugePages huge_pages_;
   std::vector<Head> heads_;
-  std::int64_t appended_ = 0, reserve_ = 0;
   Buffer keys_, values_;
 };
 

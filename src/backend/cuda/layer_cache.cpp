@@ -1,11 +1,10 @@
-// Storing, growing and truncating a layer's rows on the device.
+// Storing, growing and reading a layer's rows on the device.
 #include "backend/cuda/layer_cache.hpp"
 
 #include <algorithm>
 #include <atomic>
 
 #include "backend/cuda/kernels/cache.hpp"
-#include "core/check.hpp"
 
 namespace fastkv::cuda {
 
@@ -48,17 +47,6 @@ void CudaLayerCache::allocate(std::int64_t reserve) {
   offsets_ = std::move(offsets);
   reserve_ = reserve;
   place_ = ++places;
-}
-
-void CudaLayerCache::append(std::int64_t rows) {
-  if (appended_ + rows > reserve_) allocate(std::max(appended_ + rows, 2 * reserve_));
-  appended_ += rows;
-}
-
-void CudaLayerCache::truncate(std::int64_t appended) {
-  check(appended >= 0 && appended <= appended_, ErrorCode::internal, "truncate to ", appended, " of ", appended_,
-        " rows");
-  appended_ = appended;
 }
 
 std::size_t CudaLayerCache::row_bytes() const {

@@ -16,21 +16,17 @@ class CudaLayerCache final : public LayerCache {
   /// Room for the rows of `keep` and `format.reserve` more per stored head of width d.
   CudaLayerCache(cudaStream_t stream, const CudaSelection& keep, const CacheFormat& format, int d);
 
-  std::int64_t length(int head) const override { return kept_[std::size_t(head)] + appended_; }
+  std::int64_t length(int head) const override { return kept_[std::size_t(head)] + appended(); }
   std::size_t bytes() const override;
-  void truncate(std::int64_t appended) override;
   void read_row(int head, std::int64_t row, float* key, float* value) const override;
 
   CacheView view() const;
-  /// Makes room for `rows` more per head, growing when the reserve is used up; they are then written by the caller.
-  void append(std::int64_t rows);
-  std::int64_t appended() const { return appended_; }
   std::int64_t most_kept() const { return most_kept_; }
   /// Names where the rows lie: another number, another place. Never given twice.
   std::uint64_t place() const { return place_; }
 
  private:
-  void allocate(std::int64_t reserve);
+  void allocate(std::int64_t reserve) override;
   std::size_t row_bytes() const;
 
   cudaStream_t stream_;
@@ -38,7 +34,7 @@ class CudaLayerCache final : public LayerCache {
   int d_;
   std::vector<std::int32_t> kept_;     ///< [stored heads] rows of the prompt
   std::vector<std::int64_t> offsets_;  ///< [stored heads] first row of each
-  std::int64_t most_kept_ = 0, appended_ = 0, reserve_ = 0;
+  std::int64_t most_kept_ = 0;
   std::uint64_t place_ = 0;
   DeviceBuffer keys_, values_;
   DeviceArray<std::int64_t> device_offsets_;
