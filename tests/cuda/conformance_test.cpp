@@ -44,42 +44,34 @@ std::unique_ptr<Backend> backend_for(const RandomModel& model, const Device& dev
 
 class Conformance : public testing::TestWithParam<std::tuple<RandomShape, Device>> {
  protected:
-  /// Cases are dealt out to the shapes, each to one: an emulated device is slow.
-  static std::vector<MethodCase> dealt(const std::vector<MethodCase>& cases, const RandomShape& shape) {
+  RandomModel model_{std::get<RandomShape>(GetParam()), kSeed};
+
+  /// expect(OracleCase, MethodCase, Backend) of this shape's share of the cases: an emulated device is slow.
+  template <class Expect>
+  void each(const std::vector<MethodCase>& cases, int spread_runs, const Expect& expect) {
+    const auto& [shape, device] = GetParam();
+    const Oracle oracle(model_.config, model_.tensors);
+    const auto backend = backend_for(model_, device);
     const std::vector<RandomShape> all = shapes();
-    std::vector<MethodCase> out;
-    for (std::size_t c = 0; c < cases.size(); ++c)
-      if (std::string(all[c % all.size()].name) == shape.name) out.push_back(cases[c]);
-    return out;
+    for (std::size_t c = 0; c < cases.size() && !HasFailure(); ++c) {
+      if (std::string(all[c % all.size()].name) != shape.name) continue;
+      std::ostringstream where;
+      where << model_ << ", case " << cases[c].name;
+      SCOPED_TRACE(where.str());
+      expect(OracleCase(model_, oracle, cases[c], device.rounding, spread_runs), cases[c], *backend);
+    }
   }
 };
 
 TEST_P(Conformance, EveryOperation) {
-  const auto& [shape, device] = GetParam();
-  const RandomModel model(shape, kSeed);
-  const Oracle oracle(model.config, model.tensors);
-  const auto backend = backend_for(model, device);
-  for (const MethodCase& one : dealt(method_cases(shape.n_layer), shape)) {
-    std::ostringstream where;
-    where << model << ", case " << one.name;
-    SCOPED_TRACE(where.str());
-    OracleCase(model, oracle, one, device.rounding, 2).expect_layers(*backend);
-    if (HasFailure()) return;
-  }
+  each(method_cases(model_.config.n_layer), 2,
+       [](const OracleCase& found, const MethodCase&, Backend& backend) { found.expect_layers(backend); });
 }
 
 TEST_P(Conformance, EveryMethod) {
-  const auto& [shape, device] = GetParam();
-  const RandomModel model(shape, kSeed);
-  const Oracle oracle(model.config, model.tensors);
-  const auto backend = backend_for(model, device);
-  for (const MethodCase& one : dealt(rival_cases(model.config), shape)) {
-    std::ostringstream where;
-    where << model << ", case " << one.name;
-    SCOPED_TRACE(where.str());
-    OracleCase(model, oracle, one, device.rounding, 1).expect_prefill(*backend, one.method.method != MethodName::adakv);
-    if (HasFailure()) return;
-  }
+  each(rival_cases(model_.config), 1, [](const OracleCase& found, const MethodCase& one, Backend& backend) {
+    found.expect_prefill(backend, one.method.method != MethodName::adakv);
+  });
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, Conformance,

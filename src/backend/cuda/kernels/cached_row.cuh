@@ -32,12 +32,16 @@ struct RowChunk<CacheType::f32> {
   }
 };
 
-template <>
-struct RowChunk<CacheType::bf16> {
+/// Of 16-bit values.
+struct NarrowChunk {
   uint4 pairs;
   __device__ __forceinline__ void load(const std::byte* row, int chunk, int) {
     pairs = reinterpret_cast<const uint4*>(row)[chunk];
   }
+};
+
+template <>
+struct RowChunk<CacheType::bf16> : NarrowChunk {
   __device__ __forceinline__ void values(float (&x)[8]) const {
     const std::uint32_t pair[4] = {pairs.x, pairs.y, pairs.z, pairs.w};
 #pragma unroll
@@ -49,11 +53,7 @@ struct RowChunk<CacheType::bf16> {
 };
 
 template <>
-struct RowChunk<CacheType::f16> {
-  uint4 pairs;
-  __device__ __forceinline__ void load(const std::byte* row, int chunk, int) {
-    pairs = reinterpret_cast<const uint4*>(row)[chunk];
-  }
+struct RowChunk<CacheType::f16> : NarrowChunk {
   __device__ __forceinline__ void values(float (&x)[8]) const {
     const std::uint32_t pair[4] = {pairs.x, pairs.y, pairs.z, pairs.w};
 #pragma unroll
