@@ -15,6 +15,8 @@ namespace {
 
 constexpr std::size_t kWorkBytes = 32 << 20;  // what cuBLASLt recommends for Hopper
 constexpr std::int64_t kMostPlanRows = 4096;
+constexpr std::int64_t kMostRows = 65536;  // of a product: the largest tile that the user may ask for
+constexpr int kCandidates = 16;            // algorithms of a shape that are considered
 
 void check_blas(cublasStatus_t status, const char* what) {
   check(status == CUBLAS_STATUS_SUCCESS, ErrorCode::internal, "cuBLASLt: ", what, ": ",
@@ -49,10 +51,11 @@ Layout make_layout(cudaDataType_t type, std::int64_t rows, std::int64_t columns)
   return layout;
 }
 
-/// The power of two, up to 16, that divides the address. Not up to the 256 that allocations have: a tile of rows would
-/// then be computed by another algorithm than all rows, and 16 is what tensor cores' loads need.
-std::uint32_t alignment(const void* at) {
-  return std::uint32_t(1) << std::min(4, std::countr_zero(reinterpret_cast<std::uintptr_t>(at)));
+/// What the addresses of any rows of a matrix are multiples of: the power of two, up to the 16 that tensor cores' loads
+/// need, that divides a row. Not what one address is a multiple of: some rows would then be computed by another
+/// algorithm than all.
+std::uint32_t alignment(std::int64_t row_bytes) {
+  return std::uint32_t(1) << std::min(4, std::countr_zero(std::uint64_t(row_bytes)));
 }
 
 /// y [m, out] (+)= x [m, in] · w [out, in]ᵀ + bias.
@@ -64,6 +67,15 @@ struct Product {
   bool add;
 };
 
+/// x, w and y of a product of m rows.
+struct Layouts {
+  Layout w, x, y;
+  Layouts(const Product& p, std::int64_t m)
+      : w(make_layout(CUDA_R_16BF, p.in, p.out)),
+        x(make_layout(CUDA_R_16BF, p.in, m)),
+        y(make_layout(p.y_type, p.out, m)) {}
+};
+
 /// How the library computes a shape.
 struct Plan {
   Operation operation;
@@ -73,9 +85,8 @@ struct Plan {
 }  // namespace
 
 struct Gemm::Impl {
-  /// plan rows, out, in, y's type, alignments of w, x, y and bias (0: none).
-  using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, int, std::uint32_t, std::uint32_t, std::uint32_t,
-                         std::uint32_t>;
+  /// plan rows, out, in, y's type, with a bias.
+  using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, int, bool>;
 
   explicit Impl(cudaStream_t on) : stream(on), work(on, kWorkBytes, "work space of matrix products") {
     check_blas(cublasLtCreate(library.out()), "opening the library");
@@ -89,24 +100,23 @@ struct Gemm::Impl {
           cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p.bias, sizeof p.bias),
           "a bias");
     }
-    const Layout w = make_layout(CUDA_R_16BF, p.in, p.out), x = make_layout(CUDA_R_16BF, p.in, p.m),
-                 y = make_layout(p.y_type, p.out, p.m);
+    const Layouts of(p, p.m);
     const float one = 1, beta = p.add ? 1 : 0;
-    const cublasStatus_t status = cublasLtMatmul(library, plan.operation, &one, p.w, w, p.x, x, &beta, p.y, y, p.y, y,
-                                                 &plan.algorithm, work.data(), work.bytes(), stream);
+    const cublasStatus_t status = cublasLtMatmul(library, plan.operation, &one, p.w, of.w, p.x, of.x, &beta, p.y, of.y,
+                                                 p.y, of.y, &plan.algorithm, work.data(), work.bytes(), stream);
     check(status == CUBLAS_STATUS_SUCCESS, ErrorCode::internal, "cuBLASLt: [", p.m, ", ", p.in, "] · [", p.out, ", ",
           p.in, "]ᵀ: ", cublasLtGetStatusString(status));
   }
 
   Plan& plan_of(const Product& p) {
-    const Key key{plan_rows,      p.out,          p.in,           p.y_type,
-                  alignment(p.w), alignment(p.x), alignment(p.y), p.bias ? alignment(p.bias) : 0};
+    const Key key{plan_rows, p.out, p.in, p.y_type, p.bias != nullptr};
     const auto found = plans.find(key);
     if (found != plans.end()) return found->second;
     return plans.emplace(key, make_plan(p)).first->second;
   }
 
-  /// The library's first choice for plan_rows rows among the algorithms that sum each product in one sequence.
+  /// The library's first choice for plan_rows rows among the algorithms that sum each product in one sequence and can
+  /// do so for any number of rows.
   Plan make_plan(const Product& p) const {
     Plan plan;
     check_blas(cublasLtMatmulDescCreate(plan.operation.out(), CUBLAS_COMPUTE_32F, CUDA_R_32F), "an operation");
@@ -130,21 +140,32 @@ struct Gemm::Impl {
     };
     prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t(kWorkBytes));
     prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, std::uint32_t(CUBLASLT_REDUCTION_SCHEME_NONE));
-    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment(p.w));
-    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment(p.x));
-    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment(p.y));
-    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment(p.y));
-    const Layout w = make_layout(CUDA_R_16BF, p.in, p.out), x = make_layout(CUDA_R_16BF, p.in, plan_rows),
-                 y = make_layout(p.y_type, p.out, plan_rows);
-    cublasLtMatmulHeuristicResult_t result{};
+    const std::uint32_t in_alignment = alignment(p.in * std::int64_t(sizeof(__nv_bfloat16)));
+    const std::uint32_t out_alignment =
+        alignment(p.out * std::int64_t(p.y_type == CUDA_R_32F ? sizeof(float) : sizeof(__nv_bfloat16)));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, in_alignment);
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, in_alignment);
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, out_alignment);
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, out_alignment);
+    const Layouts of(p, plan_rows), one_row(p, 1), most_rows(p, kMostRows);
+    cublasLtMatmulHeuristicResult_t results[kCandidates] = {};
     int found = 0;
-    const cublasStatus_t status =
-        cublasLtMatmulAlgoGetHeuristic(library, plan.operation, w, x, y, y, preference, 1, &result, &found);
-    check(status == CUBLAS_STATUS_SUCCESS && found == 1 && result.state == CUBLAS_STATUS_SUCCESS,
-          ErrorCode::unsupported, "cuBLASLt: no algorithm for [", plan_rows, ", ", p.in, "] · [", p.out, ", ", p.in,
-          "]ᵀ: ", cublasLtGetStatusString(status));
-    plan.algorithm = result.algo;
-    return plan;
+    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(library, plan.operation, of.w, of.x, of.y, of.y,
+                                                                 preference, kCandidates, results, &found);
+    const auto serves = [&](const cublasLtMatmulAlgo_t& algorithm, const Layouts& rows) {
+      cublasLtMatmulHeuristicResult_t result{};
+      return cublasLtMatmulAlgoCheck(library, plan.operation, rows.w, rows.x, rows.y, rows.y, &algorithm, &result) ==
+                 CUBLAS_STATUS_SUCCESS &&
+             result.workspaceSize <= kWorkBytes;
+    };
+    for (int i = 0; status == CUBLAS_STATUS_SUCCESS && i < found; ++i) {
+      plan.algorithm = results[i].algo;
+      if (results[i].state == CUBLAS_STATUS_SUCCESS && serves(plan.algorithm, one_row) &&
+          serves(plan.algorithm, most_rows))
+        return plan;
+    }
+    fail(ErrorCode::unsupported, "cuBLASLt: no algorithm for [", plan_rows, ", ", p.in, "] · [", p.out, ", ", p.in,
+         "]ᵀ: ", cublasLtGetStatusString(status));
   }
 
   cudaStream_t stream;

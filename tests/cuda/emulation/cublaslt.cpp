@@ -78,6 +78,30 @@ __attribute__((target_clones("avx512f", "avx2", "default"))) void multiply_tile(
   std::memcpy(sums, sum, sizeof sum);
 }
 
+/// What an algorithm was made for, which cublasLtMatmul() holds the caller to. The first that the heuristic gives can
+/// do nothing but the product that was asked about, the second any number of columns.
+struct Promised {
+  std::uint64_t magic, kind;
+  std::int64_t m, k, n;  ///< n 0: any
+  std::uint32_t alignments[4];
+};
+static_assert(sizeof(Promised) <= sizeof(cublasLtMatmulAlgo_t));
+
+std::uint64_t kind_of(const cublasLtMatmulDescOpaque_t& operation, const Matrix& a, const Matrix& d) {
+  return std::uint64_t(a.type) << 32 | std::uint64_t(d.type) << 16 | operation.epilogue;
+}
+
+cublasStatus_t serves(const cublasLtMatmulAlgo_t& algorithm, const cublasLtMatmulDescOpaque_t& operation,
+                      const Matrix& a, const Matrix& b, const Matrix& c, const Matrix& d) {
+  Promised promised;
+  std::memcpy(&promised, algorithm.data, sizeof promised);
+  const Shape shape = shape_of(operation, a, b, c, d);
+  if (promised.magic != kMagic || promised.kind != kind_of(operation, a, d) || promised.m != shape.m ||
+      promised.k != shape.k)
+    return CUBLAS_STATUS_INVALID_VALUE;
+  return promised.n == 0 || promised.n == shape.n ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
+}
+
 struct Call {
   Shape shape;
   cublasLtMatmulDescOpaque_t operation;
@@ -213,8 +237,6 @@ cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t prefer
   return CUBLAS_STATUS_SUCCESS;
 }
 
-/// An algorithm remembers what it was promised: alignments, types, the epilogue; cublasLtMatmul() holds the caller to
-/// it.
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t operation,
                                               cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
                                               cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
@@ -224,16 +246,23 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
   if (wanted < 1) return CUBLAS_STATUS_INVALID_VALUE;
   const Shape shape = shape_of(*operation, *a, *b, *c, *d);
   if (shape.m == 0) return CUBLAS_STATUS_NOT_SUPPORTED;
-  results[0] = {};
-  std::uint64_t* data = results[0].algo.data;
-  data[0] = kMagic;
-  data[1] = std::uint64_t(a->type) << 32 | std::uint64_t(d->type) << 16 | operation->epilogue;
-  data[2] = std::uint64_t(shape.m);
-  data[3] = std::uint64_t(shape.k);
-  for (int i = 0; i < 4; ++i) data[4 + i] = preference->alignments[i];
-  results[0].state = CUBLAS_STATUS_SUCCESS;
-  *found = 1;
+  for (const std::int64_t columns : {shape.n, std::int64_t(0)}) {
+    if (*found == wanted) break;
+    Promised promised{kMagic, kind_of(*operation, *a, *d), shape.m, shape.k, columns, {}};
+    std::copy_n(preference->alignments, 4, promised.alignments);
+    cublasLtMatmulHeuristicResult_t& result = results[(*found)++];
+    result = {};
+    std::memcpy(result.algo.data, &promised, sizeof promised);
+    result.state = CUBLAS_STATUS_SUCCESS;
+  }
   return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t operation, cublasLtMatrixLayout_t a,
+                                       cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                       const cublasLtMatmulAlgo_t* algorithm, cublasLtMatmulHeuristicResult_t* result) {
+  *result = {};
+  return serves(*algorithm, *operation, *a, *b, *c, *d);
 }
 
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t operation, const void* alpha, const void* a,
@@ -241,16 +270,15 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
                               const void* beta, const void* c, cublasLtMatrixLayout_t c_layout, void* d,
                               cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t* algorithm, void* work,
                               std::size_t, cudaStream_t stream) {
-  if (!handle || !algorithm || algorithm->data[0] != kMagic || !aligned(work, 16)) return CUBLAS_STATUS_INVALID_VALUE;
+  if (!handle || !algorithm || !aligned(work, 16)) return CUBLAS_STATUS_INVALID_VALUE;
+  const cublasStatus_t status = serves(*algorithm, *operation, *a_layout, *b_layout, *c_layout, *d_layout);
+  if (status != CUBLAS_STATUS_SUCCESS) return status;
   const Shape shape = shape_of(*operation, *a_layout, *b_layout, *c_layout, *d_layout);
-  if (shape.m == 0) return CUBLAS_STATUS_NOT_SUPPORTED;
-  const std::uint64_t* promised = algorithm->data;
-  const std::uint64_t kind =
-      std::uint64_t(a_layout->type) << 32 | std::uint64_t(d_layout->type) << 16 | operation->epilogue;
-  if (promised[1] != kind || promised[2] != std::uint64_t(shape.m) || promised[3] != std::uint64_t(shape.k) ||
-      !aligned(a, promised[4]) || !aligned(b, promised[5]) || !aligned(c, promised[6]) || !aligned(d, promised[7])) {
-    return CUBLAS_STATUS_INVALID_VALUE;
-  }
+  Promised promised;
+  std::memcpy(&promised, algorithm->data, sizeof promised);
+  const void* const operands[] = {a, b, c, d};
+  for (int i = 0; i < 4; ++i)
+    if (!aligned(operands[i], promised.alignments[i])) return CUBLAS_STATUS_INVALID_VALUE;
   const bool biased = operation->epilogue == CUBLASLT_EPILOGUE_BIAS;
   if (biased != (operation->bias != nullptr)) return CUBLAS_STATUS_INVALID_VALUE;
   const Call call{shape,
