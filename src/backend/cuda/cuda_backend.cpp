@@ -276,12 +276,13 @@ std::unique_ptr<LayerCache> CudaBackend::store(const LayerState& layer_state, co
                                                const CacheFormat& format, RunControl&) {
   const auto& state = static_cast<const CudaLayerState&>(layer_state);
   const auto& keep = static_cast<const CudaSelection&>(selection);
-  return timer_.whole(Stage::store, [&] {
-    auto cache = std::make_unique<CudaLayerCache>(stream_, keep, format, shape_.d);
+  std::unique_ptr<CudaLayerCache> cache;
+  timer_.whole(Stage::store, [&] {
+    cache = std::make_unique<CudaLayerCache>(stream_, keep, format, shape_.d);
     store_rows(stream_, shape_, state.k.data(), state.v.data(), state.n, keep.rows.data(), keep.device_offsets.data(),
                cache->most_kept(), cache->view());
-    return cache;
   });
+  return cache;
 }
 
 }  // namespace fastkv::cuda

@@ -14,6 +14,7 @@ ErrorCode code_of(cudaError_t status) {
     case cudaErrorInvalidDevice:
     case cudaErrorInsufficientDriver:
     case cudaErrorNoKernelImageForDevice:
+    case cudaErrorUnsupportedPtxVersion:
       return ErrorCode::unsupported;
     default:
       return ErrorCode::internal;

@@ -35,14 +35,10 @@ class StageTimer {
   void lap(Stage stage);
   /// Runs `body`, all of whose work on the device belongs to `stage`.
   template <class Body>
-  auto whole(Stage stage, const Body& body) {
-    struct Lap {
-      StageTimer& timer;
-      Stage stage;
-      ~Lap() { timer.lap(stage); }
-    } lap{*this, stage};
+  void whole(Stage stage, const Body& body) {
     start();
-    return body();
+    body();
+    lap(stage);
   }
   /// Milliseconds since the last take(); what no stage claims, on the host or in the graphs of decode, is `wait`.
   StageTimes take();

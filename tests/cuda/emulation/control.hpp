@@ -24,6 +24,7 @@ struct Schedule {
 
 struct Device {
   bool present = true;
+  bool failed = false;  ///< a kernel has crashed: whatever is asked of the device, it answers that
   std::size_t memory = std::size_t(8) << 30;  ///< bytes
   /// The host crashes when it touches device memory, as with a GPU. Opening and closing it takes system calls for each
   /// allocation: for small models.

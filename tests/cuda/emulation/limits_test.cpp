@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "backend/cuda/cuda_backend.hpp"
+#include "cache/kv_cache.hpp"
 #include "cuda/emulation/control.hpp"
 #include "support/engine_run.hpp"
 #include "support/model_file.hpp"
@@ -12,7 +13,10 @@ namespace {
 /// Puts the emulated device back as it was.
 class Limits : public testing::Test {
  protected:
-  ~Limits() override { emulation::device() = before_; }
+  ~Limits() override {
+    emulation::device() = before_;
+    cudaGetLastError();
+  }
 
   static EngineOptions cuda_options(const std::string& model) {
     EngineOptions options = engine_options(model, Compute::automatic);
@@ -46,6 +50,46 @@ TEST_F(Limits, NoDevice) {
     EXPECT_NE(std::string(error.what()).find("--device cuda"), std::string::npos) << error.what();
   }
   EXPECT_NE(devices_text().find("cuda: no device"), std::string::npos);
+}
+
+// A kernel that crashes takes the device with it: every call fails from then on, those of clean-up too.
+TEST_F(Limits, ADeviceThatHasFailedIsAnErrorOfEveryOperation) {
+  const RandomModel model({"failed", 1, 32, 32, 2, 1, 16, 67, {DType::f32}, false, true, false}, 1);
+  EngineOptions options;
+  options.device = "cuda";
+  const auto backend = make_backend(options, model.config, model.tensors);
+  RunControl control;
+  backend->load(model.tensors, {}, control);
+  const auto x = backend->embed(model.prompt(3), {0, 1, 2}, control);
+  const auto state = backend->begin_layer(0, *x, {2}, control);
+  const auto scores = backend->column_scores(0, *state, {2, 2}, control);
+  const auto keep = backend->top_k(*scores, 3, {3}, 0, 2);
+  const CacheFormat format{CacheType::bf16, CacheType::bf16, 1};
+  KvCache cache;
+  cache.layers.push_back(backend->store(*state, *keep, format, control));
+  std::vector<float> logits(67);
+  const std::vector<std::int32_t> tokens = {5};
+  const SequenceStep step = cache.step(tokens);
+  const auto expect_failure = [](const auto& operation) {
+    try {
+      operation();
+      ADD_FAILURE() << "no error";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::internal);
+      EXPECT_NE(std::string(error.what()).find("unspecified launch failure"), std::string::npos) << error.what();
+    }
+  };
+  emulation::device().failed = true;
+  expect_failure([&] { backend->embed(model.prompt(3), {0, 1, 2}, control); });
+  expect_failure([&] { backend->begin_layer(0, *x, {2}, control); });
+  expect_failure([&] { backend->column_scores(0, *state, {2, 2}, control); });
+  expect_failure([&] { backend->pool(*scores, Pooling::max, {1, 1}); });
+  expect_failure([&] { backend->top_k(*scores, 3, {3}, 0, 2); });
+  expect_failure([&] { backend->store(*state, *keep, format, control); });
+  expect_failure([&] { backend->finish_layer(0, *x, *state, nullptr, control); });
+  expect_failure([&] { backend->logits(*x, 1, logits.data(), control); });
+  expect_failure([&] { backend->decode_step({&step, 1}, {logits.data()}, control); });
+  expect_failure([&] { backend->take_stage_times(); });
 }
 
 TEST_F(Limits, ThePeakIsWithinThePlan) {

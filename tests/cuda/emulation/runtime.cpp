@@ -49,6 +49,7 @@ bool closed = false;  ///< device memory is guarded, and open only while there a
 thread_local cudaError_t last_error = cudaSuccess;
 
 cudaError_t result(cudaError_t status) {
+  if (device().failed) status = cudaErrorLaunchFailure;
   if (status != cudaSuccess) last_error = status;
   return status;
 }
@@ -155,23 +156,27 @@ void check_argument(const std::uint64_t* words, std::size_t count) {
 
 using namespace emulation;
 
-cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
+cudaError_t cudaGetLastError() {
+  result(cudaSuccess);
+  return std::exchange(last_error, cudaSuccess);
+}
 cudaError_t cudaPeekAtLastError() { return last_error; }
 
-#define FASTKV_EMULATED_ERRORS(X)                                                                \
-  X(cudaSuccess, "no error")                                                                     \
-  X(cudaErrorInvalidValue, "invalid argument")                                                   \
-  X(cudaErrorMemoryAllocation, "out of memory")                                                  \
-  X(cudaErrorInvalidConfiguration, "invalid configuration argument")                             \
-  X(cudaErrorInsufficientDriver, "CUDA driver version is insufficient for CUDA runtime version") \
-  X(cudaErrorNoDevice, "no CUDA-capable device is detected")                                     \
-  X(cudaErrorInvalidDevice, "invalid device ordinal")                                            \
-  X(cudaErrorNoKernelImageForDevice, "no kernel image is available for execution on the device") \
-  X(cudaErrorNotReady, "device not ready")                                                       \
-  X(cudaErrorLaunchFailure, "unspecified launch failure")                                        \
-  X(cudaErrorNotSupported, "operation not supported")                                            \
-  X(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing")       \
-  X(cudaErrorGraphExecUpdateFailure, "the graph update was not performed")                       \
+#define FASTKV_EMULATED_ERRORS(X)                                                                   \
+  X(cudaSuccess, "no error")                                                                        \
+  X(cudaErrorInvalidValue, "invalid argument")                                                      \
+  X(cudaErrorMemoryAllocation, "out of memory")                                                     \
+  X(cudaErrorInvalidConfiguration, "invalid configuration argument")                                \
+  X(cudaErrorInsufficientDriver, "CUDA driver version is insufficient for CUDA runtime version")    \
+  X(cudaErrorNoDevice, "no CUDA-capable device is detected")                                        \
+  X(cudaErrorInvalidDevice, "invalid device ordinal")                                               \
+  X(cudaErrorNoKernelImageForDevice, "no kernel image is available for execution on the device")    \
+  X(cudaErrorUnsupportedPtxVersion, "the provided PTX was compiled with an unsupported toolchain.") \
+  X(cudaErrorNotReady, "device not ready")                                                          \
+  X(cudaErrorLaunchFailure, "unspecified launch failure")                                           \
+  X(cudaErrorNotSupported, "operation not supported")                                               \
+  X(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing")          \
+  X(cudaErrorGraphExecUpdateFailure, "the graph update was not performed")                          \
   X(cudaErrorUnknown, "unknown error")
 
 const char* cudaGetErrorString(cudaError_t status) {
@@ -303,7 +308,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
   if (bytes == 0) return cudaSuccess;
   if (!right_sides(to, bytes, from, bytes, kind)) return result(cudaErrorInvalidValue);
   enqueue(stream, [=] { std::memcpy(to, from, bytes); });
-  return cudaSuccess;
+  return result(cudaSuccess);
 }
 cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
   if (capturing) return result(cudaErrorStreamCaptureUnsupported);
@@ -373,7 +378,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     event->time = std::chrono::steady_clock::now();
     event->recorded = true;
   });
-  return cudaSuccess;
+  return result(cudaSuccess);
 }
 cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
 cudaError_t cudaEventSynchronize(cudaEvent_t) {

@@ -10,8 +10,6 @@
 
 namespace fastkv::cuda {
 
-inline constexpr std::size_t kMostSharedBytes = 227 << 10;  ///< of a block (sm_90)
-
 /// kernel(args…) on `grid` × `block` threads with `shared_bytes` of dynamic shared memory.
 template <class... Params, class... Args>
 void launch(cudaStream_t stream, dim3 grid, dim3 block, std::size_t shared_bytes, void (*kernel)(Params...),

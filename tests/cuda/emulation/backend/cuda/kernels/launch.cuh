@@ -37,7 +37,7 @@ void launch(cudaStream_t stream, dim3 grid, dim3 block, std::size_t shared_bytes
   const std::uint64_t threads = std::uint64_t(block.x) * block.y * block.z;
   const bool fits = threads > 0 && threads <= 1024 && block.z <= 64 && shared_bytes <= kMostSharedBytes && grid.x > 0 &&
                     grid.x <= 0x7fffffffu && grid.y > 0 && grid.y <= 65535 && grid.z > 0 && grid.z <= 65535;
-  check_cuda(fits ? cudaSuccess : cudaErrorInvalidConfiguration, "a kernel's launch");
+  check_cuda(fits ? cudaGetLastError() : cudaErrorInvalidConfiguration, "a kernel's launch");
   std::tuple<std::decay_t<Params>...> values(std::forward<Args>(args)...);
   std::apply([](const auto&... value) { (emulated::check_argument(value), ...); }, values);
   emulation::enqueue(stream,
