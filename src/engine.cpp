@@ -143,6 +143,7 @@ void Engine::Impl::describe() {
   info.n_head_kv = config.n_head_kv;
   info.head_dim = config.head_dim;
   info.n_embd = config.n_embd;
+  info.n_ff = config.n_ff;
   info.n_vocab = config.n_vocab;
   info.n_ctx_train = config.n_ctx_train;
   info.device = machine.device;

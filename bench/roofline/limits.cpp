@@ -26,7 +26,8 @@ double now() { return std::chrono::duration<double>(std::chrono::steady_clock::n
 
 }  // namespace
 
-Limits::Limits(const EngineOptions& options) : options_(options) {
+Limits::Limits(const EngineOptions& options, const RooflineSizes& sizes)
+    : options_(options), device_(make_device_roofline(options.device, sizes)) {
   char message[256];
   if (!simd::choose_isa(options.isa.empty() ? nullptr : options.isa.c_str(), isa_, message)) {
     throw Error(ErrorCode::invalid_option, message);
@@ -72,11 +73,13 @@ double Limits::operations(const simd::PeakLoop& loop, int threads) {
 }
 
 double Limits::operations(const std::string& compute, int threads) {
+  if (device_) return device_->operations();
   const simd::Peaks& peaks = simd::peaks(isa_);
   return operations(compute == "int8" ? peaks.i8 : compute == "bf16" ? peaks.bf16 : peaks.f32, threads);
 }
 
 double Limits::read_bandwidth(std::size_t bytes, int threads, simd::Reading reading) {
+  if (device_) return device_->read_bandwidth(bytes);
   ThreadTeam& workers = team(threads);
   const std::size_t parts = static_cast<std::size_t>(workers.size());
   const std::size_t most = std::clamp(available_memory_bytes() / 2, kLeast, kMost);  // beside a model that fills memory

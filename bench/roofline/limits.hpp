@@ -1,4 +1,5 @@
-// What this machine can do at most, measured now: arithmetic on registers and reading memory, on the threads of a run.
+// What this machine can do at most, measured now: arithmetic on registers and reading memory, on the threads of a run;
+// or, where the run is on another device, what that device can do.
 #pragma once
 
 #include <cstddef>
@@ -7,6 +8,7 @@
 #include <memory>
 #include <string>
 
+#include "backend/device_roofline.hpp"
 #include "fastkv/options.hpp"
 #include "simd/peaks.hpp"
 
@@ -18,25 +20,29 @@ namespace fastkv::bench {
 
 class Limits {
  public:
-  /// Threads are placed as an engine with these options places its own. Throws Error invalid_option (ISA, CPUs).
-  explicit Limits(const EngineOptions& options);
+  /// Threads are placed as an engine with these options places its own. Throws Error: invalid_option (ISA, CPUs),
+  /// unsupported (no such device on this machine). `sizes`: of what is measured on a device.
+  explicit Limits(const EngineOptions& options, const RooflineSizes& sizes = {});
   ~Limits();
 
+  /// The device that the options name; null: the CPU.
+  DeviceRoofline* device() const { return device_.get(); }
   simd::Isa isa() const { return isa_; }
   /// As many threads as the engine takes for `threads` (0: chosen).
   ThreadTeam& team(int threads);
 
   /// Operations a second of all threads together, the best of several bursts of a few milliseconds.
   double operations(const simd::PeakLoop& loop, int threads);
-  /// The same for the arithmetic called "f32", "bf16" or "int8".
+  /// The same for the arithmetic called "f32", "bf16" or "int8"; of the device's products, if there is one.
   double operations(const std::string& compute, int threads);
   /// Bytes a second that all threads together read from a buffer of `bytes` (at least 1 MiB, at most 1 GiB: caches
-  /// count as they do for a model of that size), on huge pages, the best of several passes.
+  /// count as they do for a model of that size), on huge pages, the best of several passes; or the device, of its own.
   double read_bandwidth(std::size_t bytes, int threads, simd::Reading reading = simd::Reading::fetching);
 
  private:
   EngineOptions options_;
   simd::Isa isa_;
+  std::unique_ptr<DeviceRoofline> device_;
   std::map<int, std::unique_ptr<ThreadTeam>> teams_;
 };
 

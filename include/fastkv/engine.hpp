@@ -24,7 +24,8 @@ struct EngineInfo {
   std::uint64_t n_params = 0;
   std::size_t file_bytes = 0;
   std::size_t tensor_bytes = 0;  ///< of all tensors in the file
-  int n_layer = 0, n_head = 0, n_head_kv = 0, head_dim = 0, n_embd = 0, n_vocab = 0, n_ctx_train = 0;
+  int n_layer = 0, n_head = 0, n_head_kv = 0, head_dim = 0, n_embd = 0, n_ff = 0;
+  int n_vocab = 0, n_ctx_train = 0;
   std::string device;            ///< the GPU's name; empty: the CPU
   std::string isa;               ///< "avx512_vnni", "sm_90"
   std::string compute;           ///< "int8", as resolved

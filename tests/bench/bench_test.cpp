@@ -196,8 +196,8 @@ TEST_F(Bench, TheBreakdownAddsUp) {
 }
 
 TEST_F(Bench, RooflineIsNotNonsense) {
-  const Outcome outcome = run_program(
-      "fastkv-bench", {"roofline", "--quick", "-r", "3", "-t", "1", "-o", "json", "-m", model_, "-p", "256"});
+  const Outcome outcome = run_program("fastkv-bench", {"roofline", "--quick", "-r", "3", "-t", "1", "-o", "json", "-m",
+                                                       model_, "-p", "256", "-d", "16"});
   ASSERT_EQ(outcome.status, 0) << outcome.err;
   const Json rows = Json::parse(outcome.out);
   EXPECT_GT(rows.size(), 40u);
@@ -217,6 +217,7 @@ TEST_F(Bench, RooflineIsNotNonsense) {
     if (HasNonfatalFailure()) FAIL() << row;
   }
   EXPECT_EQ(reads, (std::vector<std::string>{"read, fetching ahead", "read, plain loads"}));
+  EXPECT_EQ(rows.back()["kernel"], "decode tg32 @ d16");
 }
 
 TEST_F(Bench, EveryMethod) {
@@ -273,6 +274,9 @@ TEST(BenchErrors, OneLineAndStatus2) {
       {{"-m", "x", "-t", "70000"}, "--threads 70000: must be 1 to 65536, or 0 to choose"},
       {{"-m", "x", "-ngl", "9"}, "-ngl is a llama.cpp option that fastkv does not support"},
       {{"roofline", "-t", "0"}, "--threads 0: must be 1 or more"},
+      {{"roofline", "-d", "-1"}, "--n-depth -1: must be 0 or more"},
+      {{"roofline", "--device", "cuda"}, "--device cuda: this build has no CUDA support; expected cpu"},
+      {{"-m", "x", "--device", "cuda"}, "--device cuda: this build has no CUDA support; expected cpu"},
   };
   for (const auto& [arguments, message] : cases) {
     const Outcome outcome = run_program("fastkv-bench", arguments);

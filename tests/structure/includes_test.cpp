@@ -26,7 +26,8 @@ const std::vector<Rule> kRules = {
     {"src/backend/backend.hpp", {"core/", "fastkv/"}},
     {"src/backend/registry.cpp", {"backend/", "core/", "fastkv/"}},
     {"src/backend/cpu/", {"backend/backend.hpp", "backend/cpu/", "simd/", "runtime/", "core/", "fastkv/"}},
-    {"src/backend/cuda/", {"backend/backend.hpp", "backend/cuda/", "core/", "fastkv/"}},
+    {"src/backend/cuda/",
+     {"backend/backend.hpp", "backend/device_roofline.hpp", "backend/cuda/", "core/", "fastkv/"}},
     {"src/backend/", {"backend/backend.hpp", "core/", "fastkv/"}},
     {"src/cache/", {"cache/", "backend/backend.hpp", "core/", "fastkv/"}},
     {"src/prefill/", {"prefill/", "cache/", "backend/backend.hpp", "core/", "fastkv/"}},
@@ -36,9 +37,11 @@ const std::vector<Rule> kRules = {
     // Rows and results are JSON, which one header owns.
     {"tools/fastkv-eval/", {"fastkv-eval/", "common/", "fastkv/", "core/json.hpp"}},
     {"bench/", {"bench/", "common/", "fastkv/", "core/json.hpp"}},
-    // Kernels are measured on the engine's own threads and pages, products in its own blocks.
+    // Kernels are measured on the engine's own threads and pages, products in its own blocks; those of another device
+    // measure themselves.
     {"bench/roofline/",
-     {"bench/", "common/", "fastkv/", "simd/", "runtime/", "core/json.hpp", "backend/cpu/wide_linear.hpp"}},
+     {"bench/", "common/", "fastkv/", "simd/", "runtime/", "core/json.hpp", "backend/cpu/wide_linear.hpp",
+      "backend/device_roofline.hpp"}},
 };
 
 const Rule* rule_of(const std::string& path) {

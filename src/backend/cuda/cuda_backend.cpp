@@ -19,24 +19,11 @@ constexpr std::int64_t kMostRows = 8192;  // of a batch: products of so many row
 constexpr std::int64_t kLeastRows = 512;
 constexpr std::size_t kSpaceShare = 16;  // a batch's activations take at most this fraction of the device
 constexpr std::int64_t kRowsStep = 128;  // query rows of an attention tile
-constexpr int kLeastCapability = 8;      // bfloat16 on tensor cores
 
 cudaDeviceProp properties(int device) {
   cudaDeviceProp found;
   check_cuda(cudaGetDeviceProperties(&found, device), "properties of the device");
   return found;
-}
-
-/// Bytes of memory of the device that this thread uses. Throws unless it can run the kernels.
-std::size_t require_device() {
-  int count = 0, device = 0;
-  check_cuda(cudaGetDeviceCount(&count), "--device cuda");
-  check(count > 0, ErrorCode::unsupported, "--device cuda: expected a CUDA device, found none");
-  check_cuda(cudaGetDevice(&device), "--device cuda");
-  const cudaDeviceProp found = properties(device);
-  check(found.major >= kLeastCapability, ErrorCode::unsupported, "--device cuda: expected compute capability ",
-        kLeastCapability, ".0 or above, found ", found.major, '.', found.minor, " (", found.name, ')');
-  return found.totalGlobalMem;
 }
 
 void check_options(const EngineOptions& options) {
@@ -87,7 +74,7 @@ CudaBackend::CudaBackend(const EngineOptions& options, const ModelConfig& config
       decode_by_(decode_by),
       keep_q4_(options.compute == Compute::automatic),
       tile_rows_(options.tile_rows),
-      device_memory_(require_device()),
+      device_memory_(require_device().totalGlobalMem),
       gemm_(stream_),
       timer_(stream_),
       pace_(stream_) {
@@ -180,20 +167,11 @@ BackendMemory CudaBackend::memory(std::int64_t n, std::int64_t score_rows) const
 }
 
 std::size_t CudaBackend::available_memory() const {
-  std::size_t free = 0, total = 0;
-  check_cuda(cudaMemGetInfo(&free, &total), "free memory");
-  int device = 0;
-  cudaMemPool_t pool = nullptr;
-  std::uint64_t reserved = 0, used = 0;
-  check_cuda(cudaGetDevice(&device), "the device");
-  check_cuda(cudaDeviceGetDefaultMemPool(&pool, device), "the memory pool");
-  check_cuda(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &reserved), "the memory pool");
-  check_cuda(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &used), "the memory pool");
   // what memory() counts as scratch and a run before this one left
   const std::size_t held = Gemm::work_bytes() + space_.normed.bytes() + space_.wide.bytes() + space_.hidden.bytes() +
                            token_.x.bytes() + token_.qkv.bytes() + token_.hidden.bytes() + token_.logits.bytes() +
                            token_.ranking.bytes() + token_.partial.bytes();
-  return free + std::size_t(reserved - std::min(used, reserved)) + held;
+  return free_memory() + held;
 }
 
 std::size_t CudaBackend::cache_row_bytes(const CacheFormat& format) const {

@@ -1,10 +1,15 @@
 // Streams, memory and copies of the CUDA runtime, with its failures as the library's errors.
 #include "backend/cuda/device.hpp"
 
+#include <algorithm>
+#include <cstdint>
+
 #include "core/check.hpp"
 
 namespace fastkv::cuda {
 namespace {
+
+constexpr int kLeastCapability = 8;  // bfloat16 on tensor cores
 
 ErrorCode code_of(cudaError_t status) {
   switch (status) {
@@ -27,6 +32,31 @@ void check_cuda(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
   cudaGetLastError();  // or the next check of a launch would report this failure again
   fail(code_of(status), "CUDA: ", what, ": ", cudaGetErrorString(status));
+}
+
+cudaDeviceProp require_device() {
+  int count = 0, device = 0;
+  check_cuda(cudaGetDeviceCount(&count), "--device cuda");
+  check(count > 0, ErrorCode::unsupported, "--device cuda: expected a CUDA device, found none");
+  check_cuda(cudaGetDevice(&device), "--device cuda");
+  cudaDeviceProp found;
+  check_cuda(cudaGetDeviceProperties(&found, device), "properties of the device");
+  check(found.major >= kLeastCapability, ErrorCode::unsupported, "--device cuda: expected compute capability ",
+        kLeastCapability, ".0 or above, found ", found.major, '.', found.minor, " (", found.name, ')');
+  return found;
+}
+
+std::size_t free_memory() {
+  std::size_t free = 0, total = 0;
+  check_cuda(cudaMemGetInfo(&free, &total), "free memory");
+  int device = 0;
+  cudaMemPool_t pool = nullptr;
+  std::uint64_t reserved = 0, used = 0;
+  check_cuda(cudaGetDevice(&device), "the device");
+  check_cuda(cudaDeviceGetDefaultMemPool(&pool, device), "the memory pool");
+  check_cuda(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &reserved), "the memory pool");
+  check_cuda(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &used), "the memory pool");
+  return free + std::size_t(reserved - std::min(used, reserved));
 }
 
 Stream::Stream() { check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream"); }

@@ -14,6 +14,12 @@ namespace fastkv::cuda {
 /// and the runtime's own words.
 void check_cuda(cudaError_t status, const char* what);
 
+/// The device that this thread uses. Throws Error unsupported unless it can run the kernels.
+cudaDeviceProp require_device();
+
+/// Bytes of device memory to be had: free, or given back to this process's own pool.
+std::size_t free_memory();
+
 /// The stream that every operation of a backend runs on, in order.
 class Stream {
  public:
