@@ -43,3 +43,13 @@ build() {
   # shellcheck disable=SC2086  # a list of words on purpose
   cmake --build "$folder" --target $targets --parallel "$jobs" >&2
 }
+
+# cuda_compiler: nvcc 13 of the machine, or the one that tools/cuda-toolkit brings.
+cuda_compiler() {
+  local nvcc toolkit
+  if nvcc=$(command -v nvcc) && "$nvcc" --version | grep -q 'release 13'; then
+    echo "$nvcc"
+  else
+    toolkit=$(tools/cuda-toolkit) && echo "$toolkit/bin/nvcc"
+  fi
+}

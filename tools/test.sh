@@ -35,8 +35,7 @@ tools/get-model > /dev/null || say "going on without the model"
 status=0
 if [ -z "$cuda" ]; then
   # without a compiler the test of that build is skipped, and ctest says so
-  nvcc=$(command -v nvcc) && "$nvcc" --version | grep -q 'release 13' || nvcc=$(tools/cuda-toolkit)/bin/nvcc ||
-    { say "going on without CUDA"; cuda=no; }
+  nvcc=$(cuda_compiler) || { say "going on without CUDA"; cuda=no; }
 fi
 if [ -z "$cuda" ]; then
   build build-cuda "fastkv-run fastkv-bench fastkv-eval test_cuda_device" "${options[@]}" -DFASTKV_CUDA=ON \

@@ -38,7 +38,7 @@ struct Flags : EvalFlags {
     if (compares) {
       command.choice<std::optional<Compute>, Compute>(
           "--base-compute", base_compute, {{"f32", Compute::f32}, {"bf16", Compute::bf16}, {"int8", Compute::int8}},
-          "arithmetic of the full run that the others are compared with (default: as --compute)");
+          "arithmetic on the CPU of the full run that the others are compared with (default: --compute, --device)");
     }
     declare_methods(command, compares
                                  ? "fastkv (default), other methods, all; each reads those flags that it knows"
@@ -201,6 +201,7 @@ int run_windows(int argc, const char* const* argv, bool compares) {
   if (flags.base_compute) {
     EngineOptions options = flags.engine;
     options.compute = *flags.base_compute;
+    options.device = "cpu";
     other.emplace(options);
   }
   if (compares) evaluation.setting("base_compute", (other ? *other : evaluation.engine()).info().compute);
