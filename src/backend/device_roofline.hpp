@@ -50,8 +50,8 @@ class DeviceRoofline {
 
   /// The product that operations() is measured on: "8192 x 8192 x 8192", smaller where memory is short.
   virtual std::string product_shape() = 0;
-  /// Operations a second of a large bfloat16 product by the engine's own call of the library, the best of several
-  /// bursts.
+  /// Operations a second of a large bfloat16 product by the library, as the engine calls it or by the algorithm that it
+  /// chooses itself: the best of several bursts of both.
   virtual double operations() = 0;
   /// Bytes a second that a kernel reads which does nothing else, from a buffer of `bytes` (at least 1 MiB, at most half
   /// of what is free), the best of several passes.

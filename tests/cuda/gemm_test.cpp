@@ -122,6 +122,22 @@ INSTANTIATE_TEST_SUITE_P(Shapes, GemmTest,
                                   (c.bias ? "_bias" : "");
                          });
 
+/// Algorithms that serve the rows asked about and no others are good enough then.
+TEST(Gemm, FirstChoicesGiveTheSameProducts) {
+  cuda::Stream stream;
+  cuda::Gemm gemm(stream, cuda::Algorithms::first_choice);
+  for (const std::int64_t m : {17, 5, 17}) {
+    const Case c{m, 64, 72, false};
+    const auto x = random_values<bf16>(std::size_t(c.m * c.in), 1),
+               w = random_values<bf16>(std::size_t(c.out * c.in), 2);
+    const auto dx = to_device<bf16>(stream, x, "x"), dw = to_device<bf16>(stream, w, "w");
+    cuda::DeviceArray<float> y(stream, std::size_t(c.m * c.out), "y");
+    gemm.multiply(dx.data(), c.m, dw.data(), nullptr, c.out, c.in, y.data());
+    const Expected right = expected<float>(c, x, w, nullptr, nullptr);
+    expect_close(cuda::to_host(stream, y.data(), y.size()), right.y, right.bounds);
+  }
+}
+
 TEST(Gemm, NothingToDoWithoutRows) {
   cuda::Stream stream;
   cuda::Gemm gemm(stream);

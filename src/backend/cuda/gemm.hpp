@@ -11,17 +11,23 @@
 
 namespace fastkv::cuda {
 
+/// Which of its algorithms the library may take.
+enum class Algorithms {
+  for_any_rows,  ///< what a Gemm promises below
+  first_choice   ///< for exactly the rows of a call, summed as it likes: what the promise costs is measured beside it
+};
+
 /// The library's handle, its work space and the algorithms of shapes met so far.
 ///
 /// One algorithm serves a shape [out, in] whatever m is, and sums each product in one sequence: a row's result does not
 /// depend on the rows beside it.
 class Gemm {
  public:
-  explicit Gemm(cudaStream_t stream);
+  explicit Gemm(cudaStream_t stream, Algorithms algorithms = Algorithms::for_any_rows);
   ~Gemm();
 
   /// Algorithms from now on suit products of `rows` rows or more (by powers of 8); until then, of 4096. A row's result
-  /// depends on this: to be called once for a prompt, with its length.
+  /// depends on this: to be called once for a prompt, with its length. Without effect on first choices.
   void expect_rows(std::int64_t rows);
 
   /// y [m, out] = x [m, in] · w [out, in]ᵀ + bias [out], which has y's type or is null.

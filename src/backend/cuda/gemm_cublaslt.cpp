@@ -85,10 +85,11 @@ struct Plan {
 }  // namespace
 
 struct Gemm::Impl {
-  /// plan rows, out, in, y's type, with a bias.
+  /// rows planned for, out, in, y's type, with a bias.
   using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, int, bool>;
 
-  explicit Impl(cudaStream_t on) : stream(on), work(on, kWorkBytes, "work space of matrix products") {
+  Impl(cudaStream_t on, Algorithms which)
+      : stream(on), algorithms(which), work(on, kWorkBytes, "work space of matrix products") {
     check_blas(cublasLtCreate(library.out()), "opening the library");
   }
 
@@ -109,11 +110,14 @@ struct Gemm::Impl {
   }
 
   Plan& plan_of(const Product& p) {
-    const Key key{plan_rows, p.out, p.in, p.y_type, p.bias != nullptr};
+    const Key key{rows_of(p), p.out, p.in, p.y_type, p.bias != nullptr};
     const auto found = plans.find(key);
     if (found != plans.end()) return found->second;
     return plans.emplace(key, make_plan(p)).first->second;
   }
+
+  bool free_choice() const { return algorithms == Algorithms::first_choice; }
+  std::int64_t rows_of(const Product& p) const { return free_choice() ? p.m : plan_rows; }
 
   /// The library's first choice for plan_rows rows among the algorithms that sum each product in one sequence and can
   /// do so for any number of rows.
@@ -139,7 +143,8 @@ struct Gemm::Impl {
       check_blas(cublasLtMatmulPreferenceSetAttribute(preference, what, &value, sizeof value), "a preference");
     };
     prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t(kWorkBytes));
-    prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, std::uint32_t(CUBLASLT_REDUCTION_SCHEME_NONE));
+    if (!free_choice())
+      prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, std::uint32_t(CUBLASLT_REDUCTION_SCHEME_NONE));
     const std::uint32_t in_alignment = alignment(p.in * std::int64_t(sizeof(__nv_bfloat16)));
     const std::uint32_t out_alignment =
         alignment(p.out * std::int64_t(p.y_type == CUDA_R_32F ? sizeof(float) : sizeof(__nv_bfloat16)));
@@ -147,7 +152,7 @@ struct Gemm::Impl {
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, in_alignment);
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, out_alignment);
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, out_alignment);
-    const Layouts of(p, plan_rows), one_row(p, 1), most_rows(p, kMostRows);
+    const Layouts of(p, rows_of(p)), one_row(p, 1), most_rows(p, kMostRows);
     cublasLtMatmulHeuristicResult_t results[kCandidates] = {};
     int found = 0;
     const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(library, plan.operation, of.w, of.x, of.y, of.y,
@@ -160,22 +165,23 @@ struct Gemm::Impl {
     };
     for (int i = 0; status == CUBLAS_STATUS_SUCCESS && i < found; ++i) {
       plan.algorithm = results[i].algo;
-      if (results[i].state == CUBLAS_STATUS_SUCCESS && serves(plan.algorithm, one_row) &&
-          serves(plan.algorithm, most_rows))
+      if (results[i].state == CUBLAS_STATUS_SUCCESS &&
+          (free_choice() || (serves(plan.algorithm, one_row) && serves(plan.algorithm, most_rows))))
         return plan;
     }
-    fail(ErrorCode::unsupported, "cuBLASLt: no algorithm for [", plan_rows, ", ", p.in, "] · [", p.out, ", ", p.in,
+    fail(ErrorCode::unsupported, "cuBLASLt: no algorithm for [", rows_of(p), ", ", p.in, "] · [", p.out, ", ", p.in,
          "]ᵀ: ", cublasLtGetStatusString(status));
   }
 
   cudaStream_t stream;
+  Algorithms algorithms;
   DeviceBuffer work;
   Library library;
   std::map<Key, Plan> plans;
   std::int64_t plan_rows = kMostPlanRows;
 };
 
-Gemm::Gemm(cudaStream_t stream) : impl_(std::make_unique<Impl>(stream)) {}
+Gemm::Gemm(cudaStream_t stream, Algorithms algorithms) : impl_(std::make_unique<Impl>(stream, algorithms)) {}
 Gemm::~Gemm() = default;
 
 void Gemm::expect_rows(std::int64_t rows) {

@@ -32,7 +32,7 @@ class Roofline final : public DeviceRoofline {
   RooflineSizes sizes_;
   cudaDeviceProp device_;  ///< proof that there is one: before the stream
   Stream stream_;
-  Gemm gemm_;
+  Gemm gemm_, library_;  ///< the engine's way to the library, and the library as it likes
   EventPool events_;
 };
 
