@@ -30,7 +30,7 @@ struct EngineInfo {
   std::string isa;               ///< "avx512_vnni", "sm_90"
   std::string compute;           ///< "int8", as resolved
   std::string decode_compute;    ///< of generated tokens; with --compute auto it may differ
-  std::string attention;         ///< "f32", "bf16" or "bf16 tensor cores": arithmetic of the prompt's attention
+  std::string attention;         ///< "f32", "bf16" or "f16 tensor cores": arithmetic of the prompt's attention
   std::string gemm;              ///< "native", "openblas SkylakeX" or "cublasLt 13.0.2"
   int threads = 0, threads_batch = 0;
   std::string threads_reason;    ///< why that many

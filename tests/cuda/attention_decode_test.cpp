@@ -96,7 +96,7 @@ class Decode {
   void fill(CacheType type, unsigned seed, cuda::DeviceArray<std::byte>& bytes, std::vector<float>& values) {
     const int d = case_.d;
     const std::int64_t stride = cuda::cache_row_bytes(type, d);
-    const std::vector<bf16> rows = random_bf16(std::size_t(rows_ * d), seed, 2);
+    const std::vector<f16> rows = random_rows<f16>(std::size_t(rows_ * d), seed, 2);
     const auto device_rows = on_device(stream_, rows);
     bytes = cuda::DeviceArray<std::byte>(stream_, std::size_t(rows_ * stride), "cache");
     std::vector<std::int32_t> all(static_cast<std::size_t>(rows_));

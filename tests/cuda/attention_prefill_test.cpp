@@ -16,7 +16,7 @@ namespace {
 struct Layer {
   cuda::AttentionShape shape;
   std::int64_t n;
-  std::vector<bf16> q, k, v;  ///< [n][H][d], [K][n][d] each
+  std::vector<f16> q, k, v;  ///< [n][H][d], [K][n][d] each
 
   std::int64_t q_row() const { return std::int64_t(shape.heads) * shape.d; }
 };
@@ -24,18 +24,18 @@ struct Layer {
 /// `growth`: keys grow (or shrink) by so much towards the end, so that a row's maximum moves from tile to tile.
 Layer make_layer(int heads, int heads_kv, int d, std::int64_t n, float growth = 0) {
   Layer layer{{heads, heads_kv, d, 1 / std::sqrt(float(d))}, n, {}, {}, {}};
-  layer.q = random_bf16(std::size_t(n * layer.q_row()), 1, 2);
+  layer.q = random_rows<f16>(std::size_t(n * layer.q_row()), 1, 2);
   std::vector<float> k = random_floats(std::size_t(heads_kv * n * d), 2, 2);
   for (std::size_t i = 0; i < k.size(); ++i) k[i] *= 1 + growth * float(i / std::size_t(d) % std::size_t(n)) / float(n);
-  layer.k = rounded(k);
-  layer.v = random_bf16(k.size(), 3);
+  layer.k = rounded<f16>(k);
+  layer.v = random_rows<f16>(k.size(), 3);
   return layer;
 }
 
 /// out [m][H][d] of the rows `rows`, or first .. first + m.
 std::vector<bf16> attend(const Layer& layer, const std::vector<std::int32_t>& rows, std::int64_t first,
                          std::int64_t m) {
-  std::vector<bf16> q;
+  std::vector<f16> q;
   for (std::int64_t i = 0; i < m; ++i) {
     const auto from = layer.q.begin() + (rows.empty() ? first + i : rows[std::size_t(i)]) * layer.q_row();
     q.insert(q.end(), from, from + layer.q_row());
@@ -54,7 +54,7 @@ void expect_row(const Layer& layer, std::int64_t row, const bf16* out) {
   const auto& [heads, heads_kv, d, scale] = layer.shape;
   std::vector<double> found, expected, bounds;
   for (int h = 0; h < heads; ++h) {
-    const bf16* q = layer.q.data() + row * layer.q_row() + h * d;
+    const f16* q = layer.q.data() + row * layer.q_row() + h * d;
     const std::int64_t head = std::int64_t(h / layer.shape.group()) * layer.n * d;
     std::vector<double> p;
     double top = -INFINITY, terms = 0, sum = 0;
@@ -69,17 +69,18 @@ void expect_row(const Layer& layer, std::int64_t row, const bf16* out) {
     for (double& x : p) sum += x = std::exp(x - top);
     // A probability is off by its score: d + 4 operations of float32 on terms of that magnitude (tensor cores may
     // truncate: 2 eps each), the largest score's part of the same size; 4 eps for the exponential. Sums take n more.
-    // Probabilities are rounded to bfloat16 (2^-8) before they meet the values, and so is the result.
+    // Probabilities are rounded to float16 (2^-11, and 2^-39 of the largest) before they meet the values, the result to
+    // bfloat16 (2^-8).
     const double relative = 2 * (d + 4) * 2 * kEps * terms + 4 * kEps + 2 * double(row + 16) * kEps;
     for (int c = 0; c < d; ++c) {
-      double o = 0, weight = 0;
+      double o = 0, weight = 0, values = 0;
       for (std::int64_t j = 0; j <= row; ++j) {
         const double x = value(layer.v[std::size_t(head + j * d + c)]);
-        o += p[std::size_t(j)] * x, weight += p[std::size_t(j)] * std::abs(x);
+        o += p[std::size_t(j)] * x, weight += p[std::size_t(j)] * std::abs(x), values += std::abs(x);
       }
       found.push_back(value(out[h * d + c]));
       expected.push_back(o / sum);
-      bounds.push_back((2 * relative + 0x1p-8) * weight / sum + 0x1p-8 * std::abs(o / sum));
+      bounds.push_back(((2 * relative + 0x1p-11) * weight + 0x1p-39 * values) / sum + 0x1p-8 * std::abs(o / sum));
     }
   }
   expect_close(found, expected, bounds);
@@ -144,8 +145,8 @@ TEST(CudaAttentionPrefill, LaterKeysAreNotSeen) {
     const std::vector<bf16> before = attend(layer, {}, row, 1);
     for (int head = 0; head < 2; ++head) {
       for (std::int64_t i = (row + 1) * 80; i < layer.n * 80; ++i) {
-        layer.k[std::size_t(head * layer.n * 80 + i)] = __float2bfloat16_rn(1e4f);
-        layer.v[std::size_t(head * layer.n * 80 + i)] = __float2bfloat16_rn(-1e9f);
+        layer.k[std::size_t(head * layer.n * 80 + i)] = f16(1e4f);
+        layer.v[std::size_t(head * layer.n * 80 + i)] = f16(-6e4f);
       }
     }
     EXPECT_TRUE(same_bits(attend(layer, {}, row, 1), before)) << row;

@@ -311,7 +311,7 @@ TEST_F(CudaBackendTest, RefusesInOneLine) {
   EXPECT_EQ(refusal(options, good), "--isa has no effect with --device cuda");
   const auto backend = loaded(small_);
   EXPECT_EQ(backend->resolve_cache_type(CacheType::automatic, "-ctk"), CacheType::bf16);
-  EXPECT_EQ(backend->info().attention, "bf16 tensor cores");
+  EXPECT_EQ(backend->info().attention, "f16 tensor cores");
   EXPECT_EQ(backend->info().isa.rfind("sm_", 0), 0u);
 }
 

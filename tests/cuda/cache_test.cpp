@@ -75,9 +75,9 @@ class CudaCache : public testing::TestWithParam<int> {  ///< d
     return std::all_of(all.begin() + row * stride, all.begin() + (row + 1) * stride,
                        [](std::byte b) { return b == std::byte(0x55); });
   }
-  static std::vector<float> as_float(const std::vector<bf16>& from) {
+  static std::vector<float> as_float(const std::vector<f16>& from) {
     std::vector<float> out;
-    for (const bf16 x : from) out.push_back(float(value(x)));
+    for (const f16 x : from) out.push_back(float(value(x)));
     return out;
   }
   std::vector<CacheType> types() const {
@@ -88,8 +88,8 @@ class CudaCache : public testing::TestWithParam<int> {  ///< d
 };
 
 TEST_P(CudaCache, StoresSelectedRowsRoundedOnce) {
-  const std::vector<bf16> k = random_bf16(std::size_t(kHeadsKv * kRows * d()), 1, 5);
-  const std::vector<bf16> v = random_bf16(k.size(), 2, 0.1f);
+  const std::vector<f16> k = random_rows<f16>(std::size_t(kHeadsKv * kRows * d()), 1, 5);
+  const std::vector<f16> v = random_rows<f16>(k.size(), 2, 0.1f);
   const std::vector<float> k_values = as_float(k), v_values = as_float(v);
   const auto k_device = on_device(stream_, k), v_device = on_device(stream_, v);
   for (const CacheType type : types()) {

@@ -3,6 +3,7 @@
 #include <ostream>
 #include <sstream>
 
+#include "cuda_rounding.hpp"
 #include "cuda_test.hpp"
 #include "support/cases.hpp"
 #include "support/oracle_case.hpp"
@@ -18,13 +19,6 @@ struct Device {
   Rounding rounding;
 };
 std::ostream& operator<<(std::ostream& out, const Device& device) { return out << device.name; }
-
-/// What the CUDA backend rounds beyond bfloat16 arithmetic: its cache is bfloat16 too.
-Rounding cuda_rounding() {
-  Rounding rounding = Rounding::bf16();
-  rounding.cache = rounding.attention;
-  return rounding;
-}
 
 std::vector<Device> devices() {
   return {{"cpu", Compute::bf16, Rounding::bf16()}, {"cuda", Compute::automatic, cuda_rounding()}};

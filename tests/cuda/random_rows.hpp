@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 
 #include <cstring>
 #include <random>
@@ -14,11 +15,18 @@
 namespace fastkv::test {
 
 using bf16 = __nv_bfloat16;
+using f16 = __half;
 
 inline double value(bf16 x) {
   std::uint16_t bits;
   std::memcpy(&bits, &x, sizeof bits);
   return bf16_to_f32(bits);
+}
+
+inline double value(f16 x) {
+  std::uint16_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return f16_to_f32(bits);
 }
 
 /// `size` values in ±`limit`, always the same for a seed.
@@ -29,13 +37,15 @@ inline std::vector<float> random_floats(std::size_t size, unsigned seed, float l
   for (float& x : out) x = any(engine);
   return out;
 }
-inline std::vector<bf16> rounded(const std::vector<float>& from) {
-  std::vector<bf16> out;
-  for (const float x : from) out.push_back(__float2bfloat16_rn(x));
+template <class T>
+std::vector<T> rounded(const std::vector<float>& from) {
+  std::vector<T> out;
+  for (const float x : from) out.push_back(T(x));
   return out;
 }
-inline std::vector<bf16> random_bf16(std::size_t size, unsigned seed, float limit = 1) {
-  return rounded(random_floats(size, seed, limit));
+template <class T>
+std::vector<T> random_rows(std::size_t size, unsigned seed, float limit = 1) {
+  return rounded<T>(random_floats(size, seed, limit));
 }
 
 template <class T>

@@ -1,6 +1,7 @@
 // Kernels on rows of activations against double arithmetic.
 #include "backend/cuda/kernels/rows.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 #include <vector>
@@ -17,8 +18,10 @@ using cuda::Stream;
 using cuda::to_device;
 using cuda::to_host;
 using bf16 = __nv_bfloat16;
+using f16 = __half;
 
-constexpr double kBf16 = 0x1p-8;  ///< unit roundoff of bfloat16
+constexpr double kBf16 = 0x1p-8, kF16 = 0x1p-11;  ///< unit roundoffs
+constexpr float kMost = 65504;                    ///< of float16, which stays finite
 
 class RowsTest : public testing::Test {
  protected:
@@ -61,15 +64,18 @@ std::vector<double> frequencies(int d) {
   return out;
 }
 
-/// The pair at x[0], x[1] turned, and how far float32 and one rounding to bfloat16 may be off.
+/// The pair at x[0], x[1] turned, and how far float32 and one rounding to float16 may be off.
 struct Turned {
   double value[2], bound[2];
 };
-Turned turned(const bf16* x, float2 angle) {
-  const double a = double(float(x[0])), b = double(float(x[1])), c = double(angle.x), s = double(angle.y);
-  Turned out{{a * c - b * s, b * c + a * s}, {}};
+Turned turned(const float* x, float2 angle) {
+  const double a = double(x[0]), b = double(x[1]), c = double(angle.x), s = double(angle.y);
+  Turned out{{std::clamp(a * c - b * s, -double(kMost), double(kMost)),
+              std::clamp(b * c + a * s, -double(kMost), double(kMost))},
+             {}};
   const double size[] = {std::abs(a * c) + std::abs(b * s), std::abs(b * c) + std::abs(a * s)};
-  for (int i = 0; i < 2; ++i) out.bound[i] = 3 * kEps * size[i] * (1 + kBf16) + kBf16 * std::abs(out.value[i]);
+  for (int i = 0; i < 2; ++i)
+    out.bound[i] = 3 * kEps * size[i] * (1 + kF16) + kF16 * std::abs(out.value[i]) + 0x1p-25;  // smallest numbers
   return out;
 }
 
@@ -91,11 +97,11 @@ TEST_F(RowsTest, Embed) {
 
 TEST_F(RowsTest, RmsNorm) {
   const Stream stream;
-  constexpr std::int64_t kMost = 5;
+  constexpr std::int64_t kRows = 5;
   for (const int width : {1, 31, 64, 100, 256, 257, 1000}) {
-    const auto x = random_values<float>(std::size_t(kMost * width)), weight = random_values<float>(std::size_t(width));
+    const auto x = random_values<float>(std::size_t(kRows * width)), weight = random_values<float>(std::size_t(width));
     const auto device_x = to_device<float>(stream, x, "x"), device_weight = to_device<float>(stream, weight, "weight");
-    for (const std::int64_t m : {std::int64_t(1), kMost}) {
+    for (const std::int64_t m : {std::int64_t(1), kRows}) {
       std::vector<double> expected, bounds;
       for (std::int64_t i = 0; i < m; ++i) {
         const float* row = x.data() + i * width;
@@ -149,14 +155,15 @@ TEST_F(RowsTest, StoreLayerKv) {
   for (const int d : {8, 80, 128})
     for (const bool values : {true, false}) {
       const int parts = values ? 2 : 1, width = parts * heads * d;
-      const auto kv = random_values<bf16>(std::size_t(m * width));
+      auto kv = random_values<float>(std::size_t(m * width));
+      kv[1] = -1e6f, kv[std::size_t(width - 1)] = 1e6f;
       std::vector<std::int32_t> positions;
       for (std::int64_t i = 0; i < n; ++i) positions.push_back(std::int32_t(5 * i + 2));
       const auto table = angles(positions, frequencies(d), 1.0f);
-      const auto device_kv = to_device<bf16>(stream, kv, "kv");
+      const auto device_kv = to_device<float>(stream, kv, "kv");
       const auto device_table = to_device<float2>(stream, table, "table");
-      const std::vector<bf16> before(std::size_t(heads * n * d), bf16(-3.0f));
-      const auto k = to_device<bf16>(stream, before, "k"), v = to_device<bf16>(stream, before, "v");
+      const std::vector<f16> before(std::size_t(heads * n * d), f16(-3.0f));
+      const auto k = to_device<f16>(stream, before, "k"), v = to_device<f16>(stream, before, "v");
       cuda::store_layer_kv(stream, device_kv.data(), device_table.data(), first, m, n, heads, d, k.data(),
                            values ? v.data() : nullptr);
       const auto found_k = to_host(stream, k.data(), k.size()), found_v = to_host(stream, v.data(), v.size());
@@ -164,13 +171,14 @@ TEST_F(RowsTest, StoreLayerKv) {
       for (std::int64_t i = 0; i < m; ++i)
         for (int h = 0; h < heads; ++h)
           for (int c = 0; c < d; c += 2) {
-            const bf16* from = kv.data() + i * width + h * d + c;
+            const float* from = kv.data() + i * width + h * d + c;
             const std::size_t to = std::size_t((h * n + first + i) * d + c);
             const Turned pair = turned(from, table[std::size_t((first + i) * d / 2 + c / 2)]);
             for (std::size_t e = 0; e < 2; ++e) {
               expected_k[to + e] = pair.value[e];
               bounds[to + e] = pair.bound[e];
-              if (values) expected_v[to + e] = double(float(from[heads * d + std::int64_t(e)]));
+              if (values)
+                expected_v[to + e] = double(float(f16(std::clamp(from[heads * d + std::int64_t(e)], -kMost, kMost))));
             }
           }
       expect_close(doubles(found_k), expected_k, bounds);
@@ -182,13 +190,15 @@ TEST_F(RowsTest, RotateQueries) {
   const Stream stream;
   constexpr std::int64_t m = 6;
   constexpr int heads = 5, d = 96;
-  const auto q = random_values<bf16>(std::size_t(m * heads * d));
+  auto q = random_values<float>(std::size_t(m * heads * d));
+  q[0] = 1e6f;
   std::vector<std::int32_t> positions;
   for (std::int64_t i = 0; i < m; ++i) positions.push_back(std::int32_t(3 * i));
   const auto table = angles(positions, frequencies(d), 1.5f);
   const auto device_table = to_device<float2>(stream, table, "table");
-  const auto turning = to_device<bf16>(stream, q, "q");
-  cuda::rotate_queries(stream, turning.data(), device_table.data(), m, heads, d);
+  const auto device_q = to_device<float>(stream, q, "q");
+  const DeviceArray<f16> turned_q(stream, q.size(), "q");
+  cuda::rotate_queries(stream, device_q.data(), device_table.data(), m, heads, d, turned_q.data());
   std::vector<double> expected, bounds;
   for (std::int64_t i = 0; i < m; ++i)
     for (int c = 0; c < heads * d; c += 2) {
@@ -196,7 +206,7 @@ TEST_F(RowsTest, RotateQueries) {
       expected.insert(expected.end(), pair.value, pair.value + 2);
       bounds.insert(bounds.end(), pair.bound, pair.bound + 2);
     }
-  expect_close(doubles(to_host(stream, turning.data(), turning.size())), expected, bounds);
+  expect_close(doubles(to_host(stream, turned_q.data(), turned_q.size())), expected, bounds);
 }
 
 TEST_F(RowsTest, SiluMul) {

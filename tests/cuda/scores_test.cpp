@@ -18,15 +18,15 @@ namespace {
 struct Layer {
   cuda::AttentionShape shape;
   std::int64_t n, q_rows;
-  std::vector<bf16> q, k;  ///< [q_rows][H][d], [K][n][d]
+  std::vector<f16> q, k;  ///< [q_rows][H][d], [K][n][d]
 };
 
 Layer make_layer(int heads, int heads_kv, int d, std::int64_t n, std::int64_t q_rows, float growth = 0) {
   Layer layer{{heads, heads_kv, d, 1 / std::sqrt(float(d))}, n, q_rows, {}, {}};
-  layer.q = random_bf16(std::size_t(q_rows * heads * d), 1, 3);
+  layer.q = random_rows<f16>(std::size_t(q_rows * heads * d), 1, 3);
   std::vector<float> k = random_floats(std::size_t(heads_kv * n * d), 2, 3);
   for (std::size_t i = 0; i < k.size(); ++i) k[i] *= 1 + growth * float(i / std::size_t(d) % std::size_t(n)) / float(n);
-  layer.k = rounded(k);
+  layer.k = rounded<f16>(k);
   return layer;
 }
 
@@ -42,8 +42,8 @@ std::vector<float> scores_of(const Layer& layer, const ColumnScores& wanted) {
 /// z = q · k of query row `row`, head h, and Σ |terms|.
 std::pair<double, double> product(const Layer& layer, std::int64_t row, int h, std::int64_t j) {
   const int d = layer.shape.d;
-  const bf16* q = layer.q.data() + (row * layer.shape.heads + h) * d;
-  const bf16* k = layer.k.data() + (h / layer.shape.group() * layer.n + j) * d;
+  const f16* q = layer.q.data() + (row * layer.shape.heads + h) * d;
+  const f16* k = layer.k.data() + (h / layer.shape.group() * layer.n + j) * d;
   double sum = 0, magnitude = 0;
   for (int c = 0; c < d; ++c) sum += value(q[c]) * value(k[c]), magnitude += std::abs(value(q[c]) * value(k[c]));
   return {sum, magnitude};

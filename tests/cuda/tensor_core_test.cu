@@ -1,7 +1,7 @@
 // Fragment layouts of tensor-core instructions against the PTX manual's, and asynchronous copies.
 #include "backend/cuda/kernels/tensor_core.cuh"
 
-#include <cuda_bf16.h>
+#include <cuda_fp16.h>
 
 #include <vector>
 
@@ -70,8 +70,7 @@ __global__ void product_kernel(const std::uint32_t* a, const std::uint32_t* b, f
 }
 
 std::uint32_t pair(float low, float high) {
-  return __bfloat16_as_ushort(__float2bfloat16_rn(low)) | std::uint32_t(__bfloat16_as_ushort(__float2bfloat16_rn(high)))
-                                                              << 16;
+  return __half_as_ushort(__float2half_rn(low)) | std::uint32_t(__half_as_ushort(__float2half_rn(high))) << 16;
 }
 
 TEST(TensorCore, ProductsHaveTheManualsFragments) {

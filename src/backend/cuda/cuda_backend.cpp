@@ -93,7 +93,7 @@ CudaBackend::CudaBackend(const EngineOptions& options, const ModelConfig& config
   info_.isa = concat("sm_", found.major, found.minor);
   info_.compute = name(Compute::bf16);
   info_.decode_compute = plan_.any_q4 ? "q4" : info_.compute;
-  info_.attention = "bf16 tensor cores";
+  info_.attention = "f16 tensor cores";
   info_.gemm = Gemm::version();
   info_.threads = info_.threads_batch = 1;
   info_.threads_reason = concat("one feeds the device; ", load_threads_, " load");
@@ -117,10 +117,16 @@ std::int64_t CudaBackend::batch_rows(std::int64_t n) const {
   return std::min(n, round_up(ceil_div(n, ceil_div(n, most)), kRowsStep));
 }
 
+std::size_t CudaBackend::wide_bytes(std::int64_t rows) const {
+  const ModelConfig& c = config_;
+  return std::size_t(rows) *
+         std::max({2 * std::size_t(c.kv_dim()) * sizeof(float), std::size_t(c.q_dim()) * (sizeof(float) + sizeof(f16)),
+                   2 * std::size_t(c.n_ff) * sizeof(bf16)});
+}
+
 std::size_t CudaBackend::space_bytes(std::int64_t rows) const {
   const ModelConfig& c = config_;
-  return std::size_t(rows) * sizeof(bf16) *
-         std::size_t(c.n_embd + std::max({2 * c.kv_dim(), c.q_dim(), 2 * c.n_ff}) + std::max(c.q_dim(), c.n_ff));
+  return wide_bytes(rows) + std::size_t(rows) * std::size_t(c.n_embd + std::max(c.q_dim(), c.n_ff)) * sizeof(bf16);
 }
 
 void CudaBackend::make_space(std::int64_t rows) {
@@ -131,7 +137,7 @@ void CudaBackend::make_space(std::int64_t rows) {
     return DeviceArray<bf16>(stream_, std::size_t(rows) * std::size_t(width), "activations");
   };
   space_.normed = array(c.n_embd);
-  space_.wide = array(std::max({2 * c.kv_dim(), c.q_dim(), 2 * c.n_ff}));
+  space_.wide = DeviceBuffer(stream_, wide_bytes(rows), "activations");
   space_.hidden = array(std::max(c.q_dim(), c.n_ff));
   space_.rows = rows;
 }
@@ -146,8 +152,7 @@ std::size_t CudaBackend::token_bytes(std::int64_t capacity) const {
 std::size_t CudaBackend::score_bytes(std::int64_t rows, std::int64_t n) const {
   if (rows == 0) return 0;
   const std::size_t scores = 3 * std::size_t(n) * std::size_t(shape_.heads) * sizeof(float);  // raw, pooled, joined
-  return std::size_t(rows) * std::size_t(config_.q_dim()) * sizeof(bf16) + scores +
-         column_scores_bytes(shape_, rows, n);
+  return std::size_t(rows) * std::size_t(config_.q_dim()) * sizeof(f16) + scores + column_scores_bytes(shape_, rows, n);
 }
 
 BackendMemory CudaBackend::memory(std::int64_t n, std::int64_t score_rows) const {
@@ -156,7 +161,7 @@ BackendMemory CudaBackend::memory(std::int64_t n, std::int64_t score_rows) const
   m.weights = plan_.bytes;
   m.decode_weights = plan_.decode_bytes;
   m.hidden = rows * ((std::size_t(config_.n_embd) + d) * sizeof(float) + sizeof(std::int32_t));
-  m.layer_kv = 2 * rows * kv * sizeof(bf16);
+  m.layer_kv = 2 * rows * kv * sizeof(f16);
   const std::size_t selected = rows * std::size_t(shape_.heads) * sizeof(std::int32_t);
   const std::size_t head = std::size_t(kLogitRows) *
                            (std::size_t(config_.n_vocab) * sizeof(float) + std::size_t(config_.n_embd) * sizeof(bf16));

@@ -67,11 +67,11 @@ class CudaBackend final : public Backend {
   StageTimes take_stage_times() override { return timer_.take(); }
 
  private:
-  /// Activations of a batch of at most `rows` rows, bfloat16.
+  /// Activations of a batch of at most `rows` rows.
   struct Space {
     std::int64_t rows = 0;
     DeviceArray<bf16> normed;  ///< [rows, D] norm(x)
-    DeviceArray<bf16> wide;    ///< [rows, max(2·K·d, H·d, 2·F)] keys and values; queries; gate and up
+    DeviceBuffer wide;         ///< one after another: keys and values; queries, plain and rotated; gate and up
     DeviceArray<bf16> hidden;  ///< [rows, max(H·d, F)] what attention gives; silu(gate) ∘ up
   };
   /// Activations of one generated token.
@@ -92,16 +92,22 @@ class CudaBackend final : public Backend {
 
   /// Rows that pass a layer together, of n.
   std::int64_t batch_rows(std::int64_t n) const;
+  std::size_t wide_bytes(std::int64_t rows) const;
   std::size_t space_bytes(std::int64_t rows) const;
   std::size_t token_bytes(std::int64_t capacity) const;
   std::size_t score_bytes(std::int64_t rows, std::int64_t n) const;
   void make_space(std::int64_t rows);
+  /// What the space's `wide` holds: keys and values [rows][2·K·d], or queries [rows][H·d], as they are multiplied.
+  float* projected() const { return static_cast<float*>(space_.wide.data()); }
+  /// [rows][H·d], behind projected queries.
+  f16* rotated() const { return reinterpret_cast<f16*>(projected() + space_.rows * config_.q_dim()); }
+  bf16* gates() const { return static_cast<bf16*>(space_.wide.data()); }  ///< [rows][2·F]
   void make_rope(CudaHidden& x) const;
   /// The space's normed rows = norm(x[first .. first + m)).
   void normalise(const float* weight, const float* x, std::int64_t first, std::int64_t m);
   /// Rotated queries of rows [first, first + m) of x, whose norms are `normed`, to `q`.
   void queries(const LayerWeights& weights, const CudaHidden& x, std::int64_t first, std::int64_t m, const bf16* normed,
-               bf16* q);
+               f16* q);
   /// The rest of a layer for rows [first, first + m) of x, of which the state has the queries of all but the first
   /// `fresh`; `original`: their rows in the state, null: the same.
   void finish_rows(const LayerWeights& weights, CudaHidden& x, std::int64_t first, std::int64_t m, std::int64_t fresh,

@@ -21,8 +21,8 @@ struct CudaHidden final : Hidden {
 };
 
 struct CudaLayerState final : LayerState {
-  DeviceArray<bf16> k, v;     ///< [K][n][d], k rotated; v empty if only keys were asked for
-  DeviceArray<bf16> score_q;  ///< [score_rows][H][d] rotated queries of the last rows, for scores and finish_layer
+  DeviceArray<f16> k, v;     ///< [K][n][d], k rotated; v empty if only keys were asked for
+  DeviceArray<f16> score_q;  ///< [score_rows][H][d] rotated queries of the last rows, for scores and finish_layer
   std::int64_t score_rows = 0;
 };
 

@@ -20,10 +20,10 @@ void CudaBackend::normalise(const float* weight, const float* x, std::int64_t fi
 }
 
 void CudaBackend::queries(const LayerWeights& weights, const CudaHidden& x, std::int64_t first, std::int64_t m,
-                          const bf16* normed, bf16* q) {
-  gemm_.multiply(normed, m, weights.q.w, weights.q.bias, weights.q.out, weights.q.in, q);
+                          const bf16* normed, f16* q) {
+  gemm_.multiply(normed, m, weights.q.w, weights.q.float_bias, weights.q.out, weights.q.in, projected());
   timer_.lap(Stage::gemm);
-  rotate_queries(stream_, q, x.rope.data() + first * shape_.d / 2, m, shape_.heads, shape_.d);
+  rotate_queries(stream_, projected(), x.rope.data() + first * shape_.d / 2, m, shape_.heads, shape_.d, q);
   timer_.lap(Stage::rest);
 }
 
@@ -35,19 +35,19 @@ std::unique_ptr<LayerState> CudaBackend::begin_layer(int layer, const Hidden& hi
   const std::int64_t outputs = needs.keys_only ? kv_dim : 2 * kv_dim;  // the keys' weights come first
   auto state = std::make_unique<CudaLayerState>();
   state->n = n;
-  state->k = DeviceArray<bf16>(stream_, std::size_t(n * kv_dim), "keys of a layer");
-  if (!needs.keys_only) state->v = DeviceArray<bf16>(stream_, std::size_t(n * kv_dim), "values of a layer");
+  state->k = DeviceArray<f16>(stream_, std::size_t(n * kv_dim), "keys of a layer");
+  if (!needs.keys_only) state->v = DeviceArray<f16>(stream_, std::size_t(n * kv_dim), "values of a layer");
   state->score_rows = std::min(needs.rows, n);
-  state->score_q = DeviceArray<bf16>(stream_, std::size_t(state->score_rows * config_.q_dim()), "scoring queries");
+  state->score_q = DeviceArray<f16>(stream_, std::size_t(state->score_rows * config_.q_dim()), "scoring queries");
   const std::int64_t first_query = n - state->score_rows;
   make_space(most);
   for (std::int64_t first = 0; first < n; first += most) {
     const std::int64_t m = std::min(most, n - first);
     timer_.start();
     normalise(weights.attn_norm, x.x.data(), first, m);
-    gemm_.multiply(space_.normed.data(), m, weights.kv.w, weights.kv.bias, outputs, weights.kv.in, space_.wide.data());
+    gemm_.multiply(space_.normed.data(), m, weights.kv.w, weights.kv.float_bias, outputs, weights.kv.in, projected());
     timer_.lap(Stage::gemm);
-    store_layer_kv(stream_, space_.wide.data(), x.rope.data(), first, m, n, shape_.heads_kv, shape_.d, state->k.data(),
+    store_layer_kv(stream_, projected(), x.rope.data(), first, m, n, shape_.heads_kv, shape_.d, state->k.data(),
                    state->v.data());
     timer_.lap(Stage::rest);
     const std::int64_t row = std::clamp<std::int64_t>(first_query - first, 0, m);  // the first that scores
@@ -93,17 +93,17 @@ void CudaBackend::finish_rows(const LayerWeights& weights, CudaHidden& x, std::i
                               std::int64_t fresh, const CudaLayerState& state, const std::int32_t* original) {
   const std::int64_t q_dim = config_.q_dim();
   float* residual = x.x.data() + first * config_.n_embd;
-  bf16* q = space_.wide.data();
+  f16* q = rotated();
   if (fresh > 0) {
     normalise(weights.attn_norm, x.x.data(), first, fresh);
     queries(weights, x, first, fresh, space_.normed.data(), q);
   }
   if (fresh < m) {
-    bf16* known = state.score_q.data() + (state.score_rows - (x.n() - first - fresh)) * q_dim;
+    f16* known = state.score_q.data() + (state.score_rows - (x.n() - first - fresh)) * q_dim;
     if (fresh == 0)
       q = known;
     else
-      check_cuda(cudaMemcpyAsync(q + fresh * q_dim, known, std::size_t((m - fresh) * q_dim) * sizeof(bf16),
+      check_cuda(cudaMemcpyAsync(q + fresh * q_dim, known, std::size_t((m - fresh) * q_dim) * sizeof(f16),
                                  cudaMemcpyDeviceToDevice, stream_),
                  "queries of scoring rows");
   }
@@ -114,10 +114,10 @@ void CudaBackend::finish_rows(const LayerWeights& weights, CudaHidden& x, std::i
   timer_.lap(Stage::gemm);
   // x += (silu(h · Wgᵀ) ∘ (h · Wuᵀ)) · Wdᵀ, h = norm(x)
   normalise(weights.ffn_norm, x.x.data(), first, m);
-  const Linear &gate_up = weights.gate_up, &down = weights.down;
-  gemm_.multiply(space_.normed.data(), m, gate_up.w, gate_up.bias, gate_up.out, gate_up.in, space_.wide.data());
+  const Linear &both = weights.gate_up, &down = weights.down;
+  gemm_.multiply(space_.normed.data(), m, both.w, both.bias, both.out, both.in, gates());
   timer_.lap(Stage::gemm);
-  silu_mul(stream_, space_.wide.data(), m, config_.n_ff, space_.hidden.data());
+  silu_mul(stream_, gates(), m, config_.n_ff, space_.hidden.data());
   timer_.lap(Stage::rest);
   gemm_.add_product(space_.hidden.data(), m, down.w, down.float_bias, down.out, down.in, residual);
   timer_.lap(Stage::gemm);

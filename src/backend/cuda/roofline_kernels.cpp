@@ -40,7 +40,7 @@ constexpr Form kForms[] = {{WeightForm::bfloat16, "bf16", 16, 0}, {WeightForm::q
 
 /// What the kernels read and write. Numbers are random where products are made of them.
 struct Buffers {
-  DeviceArray<bf16> x, w;  ///< inputs and weights; queries and keys
+  DeviceArray<bf16> x, w;  ///< inputs and weights; queries and keys, whose float16 numbers the same bits make
   DeviceBuffer out;
   DeviceBuffer stream;  ///< read by kernels that memory bounds, each call further on
   DeviceBuffer work;
@@ -85,7 +85,7 @@ class Builder {
   void allocate() {
     b_ = std::make_shared<Buffers>();
     const std::int64_t d = c_.n_embd, f = c_.n_ff, queries = std::max({rows_, keys_ / kGoOn, kWindow});
-    const std::int64_t widest = std::max({2 * d, 2 * f, q_dim_, 2 * kv_dim_});  // a row of float32 counts twice
+    const std::int64_t widest = std::max({2 * d, 2 * f, 2 * q_dim_, 4 * kv_dim_});  // a row of float32 counts twice
     const auto array = [&](std::int64_t n) { return DeviceArray<bf16>(stream_, std::size_t(n), "numbers"); };
     b_->x = array(std::max({rows_ * widest, queries * q_dim_, keys_ * c_.n_head * 2, std::int64_t(2 * c_.n_vocab)}));
     b_->w = array(std::max({2 * f * d, q_dim_ * d, 2 * kv_dim_ * d, 2 * keys_ * kv_dim_}));
@@ -148,30 +148,34 @@ class Builder {
 
   void prompt_products(std::int64_t m) {
     const std::int64_t d = c_.n_embd, f = c_.n_ff;
-    product("q", m, q_dim_, d, false);
-    product("k and v", m, 2 * kv_dim_, d, false);
-    product("o onto the residual", m, d, q_dim_, true);
-    product("gate and up", m, 2 * f, d, false);
-    product("down onto the residual", m, d, f, true);
+    product("q", m, q_dim_, d, Give::floats);
+    product("k and v", m, 2 * kv_dim_, d, Give::floats);
+    product("o onto the residual", m, d, q_dim_, Give::sums);
+    product("gate and up", m, 2 * f, d, Give::narrow);
+    product("down onto the residual", m, d, f, Give::sums);
   }
-  void product(const char* name, std::int64_t m, std::int64_t out, std::int64_t in, bool onto) {
+  enum class Give { narrow, floats, sums };  ///< bfloat16; float32; float32 added to what is there
+  void product(const char* name, std::int64_t m, std::int64_t out, std::int64_t in, Give give) {
     add(concat("gemm ", name), concat(m, " x ", in, " x ", out), Bound::products,
         2.0 * double(m) * double(out) * double(in), 1,
-        [&gemm = gemm_, x = b_->x.data(), w = b_->w.data(), y = b_->out.data(), m, out, in, onto] {
+        [&gemm = gemm_, x = b_->x.data(), w = b_->w.data(), y = b_->out.data(), m, out, in, give] {
           gemm.expect_rows(m);
-          if (onto)
+          if (give == Give::sums)
             gemm.add_product(x, m, w, nullptr, out, in, static_cast<float*>(y));
+          else if (give == Give::floats)
+            gemm.multiply(x, m, w, static_cast<const float*>(nullptr), out, in, static_cast<float*>(y));
           else
             gemm.multiply(x, m, w, static_cast<const bf16*>(nullptr), out, in, static_cast<bf16*>(y));
         });
   }
 
+  static const f16* float16(const DeviceArray<bf16>& numbers) { return reinterpret_cast<const f16*>(numbers.data()); }
   std::string heads() const { return concat(c_.n_head, '/', c_.n_head_kv, " heads of ", c_.head_dim); }
 
   /// The last rows of a prompt, and as many of all rows as go on behind the TSP layer.
   void prompt_attention(std::int64_t n) {
     const std::int64_t m = std::min(rows_, n), first = n - m, some = n / kGoOn;
-    const bf16 *q = b_->x.data(), *k = b_->w.data(), *v = k + n * kv_dim_;
+    const auto *q = float16(b_->x), *k = float16(b_->w), *v = k + n * kv_dim_;
     auto* const out = static_cast<bf16*>(b_->out.data());
     const std::int32_t* const gathered = b_->gathered.data();
     const auto shape = [&](std::int64_t count) { return concat(count, " x ", heads(), ", ", n, " keys"); };
@@ -190,12 +194,12 @@ class Builder {
     if (kept == 0) return;
     const std::string map = concat(c_.n_head, " x ", columns);
     const cudaStream_t s = stream_;
-    const bf16* const q = b_->x.data();
+    const f16* const q = float16(b_->x);
     const auto* const in = reinterpret_cast<const float*>(q);
     auto* const out = static_cast<float*>(b_->out.data());
     add_stream("column_scores", concat(window, " x ", heads(), ", ", n, " keys"),
-               std::size_t(n * kv_dim_) * sizeof(bf16), [=, a = attention_, work = b_->work.data()](std::byte* k) {
-                 column_scores(s, a, q, window, reinterpret_cast<const bf16*>(k), n, {.rows = window, .drop = window},
+               std::size_t(n * kv_dim_) * sizeof(f16), [=, a = attention_, work = b_->work.data()](std::byte* k) {
+                 column_scores(s, a, q, window, reinterpret_cast<const f16*>(k), n, {.rows = window, .drop = window},
                                work, out);
                });
     const double bytes = double(columns) * c_.n_head * sizeof(float);
@@ -232,10 +236,14 @@ class Builder {
     add_rows("rms_norm", shape(d), double(m * d) * (sizeof(float) + sizeof(bf16)),
              [=] { rms_norm(s, reinterpret_cast<const float*>(x), m, int(d), weight, 1e-5f, out); });
     add_rows("silu_mul", shape(f), 3.0 * double(m * f) * sizeof(bf16), [=] { silu_mul(s, x, m, int(f), out); });
-    add_rows("rotate_queries", shape(q_dim_), 2.0 * double(m * q_dim_) * sizeof(bf16) + turns,
-             [=, a = attention_] { rotate_queries(s, out, rope, m, a.heads, a.d); });
-    add_rows("store_layer_kv", shape(2 * kv), 4.0 * double(m * kv) * sizeof(bf16) + turns,
-             [=, a = attention_] { store_layer_kv(s, x, rope, 0, m, m, a.heads_kv, a.d, out, out + m * kv); });
+    const auto* const projected = reinterpret_cast<const float*>(x);
+    auto* const turned = static_cast<f16*>(b_->out.data());
+    const double each = sizeof(float) + sizeof(f16);
+    add_rows("rotate_queries", shape(q_dim_), double(m * q_dim_) * each + turns,
+             [=, a = attention_] { rotate_queries(s, projected, rope, m, a.heads, a.d, turned); });
+    add_rows("store_layer_kv", shape(2 * kv), 2.0 * double(m * kv) * each + turns, [=, a = attention_] {
+      store_layer_kv(s, projected, rope, 0, m, m, a.heads_kv, a.d, turned, turned + m * kv);
+    });
   }
 
   // ---- of a token --------------------------------------------------------------------------------------------------

@@ -90,18 +90,27 @@ class Layout {
       at += size(part.w);
     }
     if (!biased) return out;
-    for (const Part& part : parts) part.decode.bias = floats(part.bias, false);
-    if (parts.size() == 1) out.float_bias = parts[0].decode.bias;
-    auto* bias = take<bf16>(out.out);
-    out.bias = bias;
+    auto* wide = take<float>(out.out);
+    auto* narrow = take<bf16>(out.out);
+    out.float_bias = wide;
+    out.bias = narrow;
     for (const Part& part : parts) {
-      if (part.bias)
-        copy(WeightCopy::Form::bfloat16, part.bias, bias, true);
-      else
-        copies_.push_back({WeightCopy::Form::zeros, {}, bias, nullptr, std::size_t(part.w.rows) * sizeof(bf16), false});
-      bias += part.w.rows;
+      part.decode.bias = wide;
+      bias(part, WeightCopy::Form::float32, wide, false);
+      bias(part, WeightCopy::Form::bfloat16, narrow, true);
+      wide += part.w.rows;
+      narrow += part.w.rows;
     }
     return out;
+  }
+
+  /// A part's bias, or zeros beside another part's.
+  template <class T>
+  void bias(const Part& part, WeightCopy::Form form, T* to, bool last) {
+    if (part.bias)
+      copy(form, part.bias, to, last);
+    else
+      copies_.push_back({WeightCopy::Form::zeros, {}, to, nullptr, std::size_t(part.w.rows) * sizeof(T), false});
   }
 
   void describe(const Part& part, const bf16* as_bf16, bool q4) {

@@ -14,8 +14,8 @@ namespace fastkv::cuda {
 /// A matrix of the prompt's products: w [out, in], bias [out] or null, in the type of the product.
 struct Linear {
   const bf16* w = nullptr;
-  const bf16* bias = nullptr;         ///< q, kv, gate_up
-  const float* float_bias = nullptr;  ///< o, down, output: products onto or beside float32
+  const bf16* bias = nullptr;         ///< gate_up
+  const float* float_bias = nullptr;  ///< all others: products in float32
   std::int64_t out = 0, in = 0;
 };
 

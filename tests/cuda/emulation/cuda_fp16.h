@@ -13,7 +13,12 @@ struct __half {
   __half() = default;
   __half(float x)
       : bits(std::isnan(x) ? std::uint16_t(0x7fff) : std::bit_cast<std::uint16_t>(static_cast<_Float16>(x))) {}
-  operator float() const { return static_cast<float>(std::bit_cast<_Float16>(bits)); }
+  operator float() const {  // g++ calls a function for _Float16, which was most of the time of emulated products
+    const std::uint32_t magnitude = (bits & 0x7fffu) << 13, sign = (bits & 0x8000u) << 16;
+    const bool finite = magnitude < 0x7c00u << 13;
+    const float scaled = std::bit_cast<float>(magnitude) * 0x1p112f;  // exponents begin at 2^-14 instead of 2^-126
+    return std::bit_cast<float>((finite ? std::bit_cast<std::uint32_t>(scaled) : magnitude | 0x7f800000u) | sign);
+  }
 };
 struct alignas(4) __half2 {
   __half x, y;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
@@ -11,6 +12,9 @@
 namespace fastkv::cuda {
 
 using bf16 = __nv_bfloat16;
+/// Of a prompt's queries, keys and values: rounded to bfloat16, queries and keys moved logits more than all weights and
+/// activations together (stories260K against its reference traces: 0.16 to 0.29, so 0.10 to 0.15).
+using f16 = __half;
 
 /// H query heads, K key/value heads, head size d; scores are scaled by `scale`.
 struct AttentionShape {
@@ -23,8 +27,8 @@ inline constexpr int kMaxHeadDim = 128;  ///< multiples of 8 up to here
 
 /// out [m][H][d] = softmax(scale · q·Kᵀ) · V with an online softmax in float32 on tensor cores; q [m][H][d], k and v
 /// [K][n][d]. Row i sees keys 0 .. rows[i], or 0 .. first + i if rows is null (rows ascending: original indices).
-void attention_prefill(cudaStream_t stream, const AttentionShape& shape, const bf16* q, const std::int32_t* rows,
-                       std::int64_t first, std::int64_t m, const bf16* k, const bf16* v, std::int64_t n, bf16* out);
+void attention_prefill(cudaStream_t stream, const AttentionShape& shape, const f16* q, const std::int32_t* rows,
+                       std::int64_t first, std::int64_t m, const f16* k, const f16* v, std::int64_t n, bf16* out);
 
 /// What one layer's cache looks like to decode: stored heads one after another, each with its own number of rows.
 struct CacheView {

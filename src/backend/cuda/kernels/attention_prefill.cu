@@ -20,12 +20,14 @@ constexpr int kThreads = 128, kWarps = kThreads / kWarp;
 // limit.
 constexpr int kRowTiles = 2, kWarpRows = 16 * kRowTiles;
 constexpr int kQueries = kWarps * kWarpRows;
+// The largest probability is 2^14, so that float16 keeps those down to 2^-38 of it: many keys together may matter.
+constexpr float kRaise = 14;
 
 struct Operands {
-  const bf16* q;             ///< [m][H][d]
+  const f16* q;              ///< [m][H][d]
   const std::int32_t* rows;  ///< [m] or null
   int first, m;
-  const bf16 *k, *v;  ///< [K][n][d]
+  const f16 *k, *v;  ///< [K][n][d]
   int n;
   bf16* out;  ///< [m][H][d]
   int heads, heads_kv, d;
@@ -40,8 +42,8 @@ constexpr std::size_t shared_bytes() {
   return SharedTile<kD>::bytes(kQueries + 2 * 2 * kKeys);
 }
 
-__device__ __forceinline__ std::uint32_t packed(float low, float high) {
-  const __nv_bfloat162 pair = __float22bfloat162_rn(make_float2(low, high));
+template <class Pair>
+__device__ __forceinline__ std::uint32_t bits_of(const Pair& pair) {
   std::uint32_t bits;
   std::memcpy(&bits, &pair, sizeof bits);
   return bits;
@@ -49,8 +51,9 @@ __device__ __forceinline__ std::uint32_t packed(float low, float high) {
 
 // A block takes kQueries rows of one query head. Blocks start in the order of blockIdx: the longest rows first, so that
 // the last to run are short; of one tile all heads, so that those that share keys and values find them in the L2 cache.
-// Per row: m the maximum and l the sum of its scores so far, o = Σ 2^(scale (score − m)) v. Where a row sees none of a
-// tile's keys, m stays, and l and o are multiplied by 1 and get 0 added: its result depends on what it sees alone.
+// Per row: m the maximum of its scores so far, o = Σ 2^(scale (score − m) + kRaise) v, l the same sum without v. Where
+// a row sees none of a tile's keys, m stays, and l and o are multiplied by 1 and get 0 added: its result depends on
+// what it sees alone.
 template <class Dim>
 __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(Operands p) {
   constexpr int kD = Dim::kSize;
@@ -69,17 +72,17 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(Operands
   std::byte* const keys = queries + Tile::bytes(kQueries);  // [2 stages][kKeys]
   std::byte* const values = keys + 2 * Tile::bytes(kKeys);  // the same
   std::byte* const own_queries = queries + Tile::bytes(warp * kWarpRows);
-  const bf16* const head_keys = p.k + std::int64_t(head_kv) * p.n * d;
-  const bf16* const head_values = p.v + std::int64_t(head_kv) * p.n * d;
+  const f16* const head_keys = p.k + std::int64_t(head_kv) * p.n * d;
+  const f16* const head_values = p.v + std::int64_t(head_kv) * p.n * d;
   const auto copy_keys = [&](int key, int stage) {
     const int count = p.n - key;
-    const bf16 *const from_k = head_keys + std::int64_t(key) * d, *const from_v = head_values + std::int64_t(key) * d;
+    const f16 *const from_k = head_keys + std::int64_t(key) * d, *const from_v = head_values + std::int64_t(key) * d;
     Tile::template copy<kKeys, kThreads>(keys + stage * Tile::bytes(kKeys), count, d,
                                          [&](int row) { return from_k + row * d; });
     Tile::template copy<kKeys, kThreads>(values + stage * Tile::bytes(kKeys), count, d,
                                          [&](int row) { return from_v + row * d; });
   };
-  const bf16* const tile_queries = p.q + (std::int64_t(row0) * p.heads + head) * d;
+  const f16* const tile_queries = p.q + (std::int64_t(row0) * p.heads + head) * d;
   Tile::template copy<kQueries, kThreads>(queries, p.m - row0, d,
                                           [&](int row) { return tile_queries + row * p.heads * d; });
   copy_keys(0, 0);
@@ -141,7 +144,7 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(Operands
       }
     }
 
-    // s becomes 2^(scale (s − m))
+    // s becomes 2^(scale (s − m) + kRaise)
     float shrink[kRowTiles][2];
     bool moved = false;
 #pragma unroll
@@ -155,7 +158,7 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(Operands
         shrink[t][half] = exp2_approx((m[t][half] - top) * p.scale);
         moved |= top != m[t][half];
         m[t][half] = top;
-        const float base = top * p.scale;
+        const float base = fmaf(top, p.scale, -kRaise);
         float sum = 0;
 #pragma unroll
         for (int j = 0; j < kKeys / 8; ++j) {
@@ -175,7 +178,7 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(Operands
           for (int i = 0; i < 4; ++i) o[t][c][i] *= shrink[t][i / 2];
     }
 
-    // o += s · v, s rounded to bfloat16: a product's result lies as the next one's left matrix wants it
+    // o += s · v, s rounded to float16: a product's result lies as the next one's left matrix wants it
     const std::byte* const tile_values = values + stage * Tile::bytes(kKeys);
 #pragma unroll
     for (int j = 0; j < kKeys / 16; ++j) {
@@ -184,7 +187,7 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(Operands
       for (int t = 0; t < kRowTiles; ++t)
 #pragma unroll
         for (int i = 0; i < 4; ++i)
-          a[t][i] = packed(s[t][2 * j + i / 2][i % 2 * 2], s[t][2 * j + i / 2][i % 2 * 2 + 1]);
+          a[t][i] = bits_of(__floats2half2_rn(s[t][2 * j + i / 2][i % 2 * 2], s[t][2 * j + i / 2][i % 2 * 2 + 1]));
 #pragma unroll
       for (int step = 0; step < kSteps; ++step) {
         std::uint32_t b[2][2];
@@ -207,7 +210,7 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(Operands
 #pragma unroll
       for (int c = 0; c < 2 * kSteps; ++c)
         *reinterpret_cast<std::uint32_t*>(own_queries + Tile::offset(t * 16 + half * 8 + lane / 4, c) + lane % 4 * 4) =
-            packed(o[t][c][2 * half] * inverse, o[t][c][2 * half + 1] * inverse);
+            bits_of(__floats2bfloat162_rn(o[t][c][2 * half] * inverse, o[t][c][2 * half + 1] * inverse));
     }
   }
   __syncwarp();
@@ -221,8 +224,8 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(Operands
 
 }  // namespace
 
-void attention_prefill(cudaStream_t stream, const AttentionShape& shape, const bf16* q, const std::int32_t* rows,
-                       std::int64_t first, std::int64_t m, const bf16* k, const bf16* v, std::int64_t n, bf16* out) {
+void attention_prefill(cudaStream_t stream, const AttentionShape& shape, const f16* q, const std::int32_t* rows,
+                       std::int64_t first, std::int64_t m, const f16* k, const f16* v, std::int64_t n, bf16* out) {
   const Operands operands{.q = q,
                           .rows = rows,
                           .first = int(first),

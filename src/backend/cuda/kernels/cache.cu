@@ -31,16 +31,16 @@ __device__ std::byte* row_at(const CacheView& cache, bool values, std::int64_t r
 }
 
 __global__ void __launch_bounds__(kThreads)
-    store_rows_kernel(const bf16* k, const bf16* v, std::int64_t n, int heads_kv, int d, const std::int32_t* selected,
+    store_rows_kernel(const f16* k, const f16* v, std::int64_t n, int heads_kv, int d, const std::int32_t* selected,
                       const std::int64_t* from, CacheView cache) {
   const Place at(d);
   const bool valid = at.row < cache.kept[at.stored];
   float x[8] = {};
   if (valid) {
     const std::int64_t row = selected[from[at.stored] + at.row];
-    const bf16* source = at.values ? v : k;
+    const f16* source = at.values ? v : k;
     source += (shared_head(at.stored, cache.stored_heads, heads_kv) * n + row) * d;
-    RowChunk<CacheType::bf16> loaded;
+    RowChunk<CacheType::f16> loaded;
     loaded.load(reinterpret_cast<const std::byte*>(source), at.chunk, d);
     loaded.values(x);
   }
@@ -93,7 +93,7 @@ std::int64_t cache_row_bytes(CacheType type, int d) {
   fail(ErrorCode::internal, "cache_row_bytes: unresolved cache type");
 }
 
-void store_rows(cudaStream_t stream, const AttentionShape& shape, const bf16* k, const bf16* v, std::int64_t n,
+void store_rows(cudaStream_t stream, const AttentionShape& shape, const f16* k, const f16* v, std::int64_t n,
                 const std::int32_t* selected, const std::int64_t* from, std::int64_t most, const CacheView& cache) {
   if (most == 0) return;
   launch(stream, places(most, shape.d, cache.stored_heads), dim3(kThreads), 0, store_rows_kernel, k, v, n,

@@ -10,7 +10,7 @@ std::int64_t cache_row_bytes(CacheType type, int d);
 
 /// Row i of stored head s = row selected[from[s] + i] of key/value head ⌊s · K / stored⌋ of k and v [K][n][d], for
 /// i < cache.kept[s]; from [stored heads] on the device; `most`: the largest kept[s].
-void store_rows(cudaStream_t stream, const AttentionShape& shape, const bf16* k, const bf16* v, std::int64_t n,
+void store_rows(cudaStream_t stream, const AttentionShape& shape, const f16* k, const f16* v, std::int64_t n,
                 const std::int32_t* selected, const std::int64_t* from, std::int64_t most, const CacheView& cache);
 
 /// Row kept[s] + *appended − 1 of each stored head s = k, v [K][d] float32 of the token that decode feeds.

@@ -50,34 +50,36 @@ __global__ void __launch_bounds__(kThreads)
   table[at] = angle_of(positions[at / half], inv_freq[at % half], magnitude);
 }
 
-__device__ __nv_bfloat162 rotated(__nv_bfloat162 pair, float2 angle) {
-  return __float22bfloat162_rn(turned(__bfloat1622float2(pair), angle));
+__device__ __half2 finite(float2 pair) {
+  constexpr float kMost = 65504;
+  return __floats2half2_rn(fmaxf(-kMost, fminf(kMost, pair.x)), fmaxf(-kMost, fminf(kMost, pair.y)));
 }
 
 // A thread per pair of values of one row: parts · K heads of d, keys first.
 __global__ void __launch_bounds__(kThreads)
-    store_layer_kv_kernel(const __nv_bfloat162* __restrict__ kv, const float2* __restrict__ table, std::int64_t first,
-                          std::int64_t n, int parts, int heads_kv, int half, __nv_bfloat162* __restrict__ k,
-                          __nv_bfloat162* __restrict__ v) {
+    store_layer_kv_kernel(const float2* __restrict__ kv, const float2* __restrict__ table, std::int64_t first,
+                          std::int64_t n, int parts, int heads_kv, int half, __half2* __restrict__ k,
+                          __half2* __restrict__ v) {
   const int width = parts * heads_kv * half, at = column();
   if (at >= width) return;
   const std::int64_t row = first + blockIdx.x;
   const int pair = at % half, head = at / half;
   const bool is_key = head < heads_kv;
-  const __nv_bfloat162 value = kv[std::int64_t(blockIdx.x) * width + at];
+  const float2 value = kv[std::int64_t(blockIdx.x) * width + at];
   const std::int64_t to = ((is_key ? head : head - heads_kv) * n + row) * half + pair;
   if (is_key)
-    k[to] = rotated(value, table[row * half + pair]);
+    k[to] = finite(turned(value, table[row * half + pair]));
   else
-    v[to] = value;
+    v[to] = finite(value);
 }
 
 __global__ void __launch_bounds__(kThreads)
-    rotate_queries_kernel(__nv_bfloat162* __restrict__ q, const float2* __restrict__ table, int heads, int half) {
+    rotate_queries_kernel(const float2* __restrict__ q, const float2* __restrict__ table, int heads, int half,
+                          __half2* __restrict__ rotated) {
   const int width = heads * half, at = column();
   if (at >= width) return;
-  __nv_bfloat162& pair = q[std::int64_t(blockIdx.x) * width + at];
-  pair = rotated(pair, table[std::int64_t(blockIdx.x) * half + at % half]);
+  const std::int64_t pair = std::int64_t(blockIdx.x) * width + at;
+  rotated[pair] = finite(turned(q[pair], table[std::int64_t(blockIdx.x) * half + at % half]));
 }
 
 __global__ void __launch_bounds__(kThreads)
@@ -138,17 +140,18 @@ void rope_table(cudaStream_t stream, const std::int32_t* positions, std::int64_t
          magnitude, table);
 }
 
-void store_layer_kv(cudaStream_t stream, const bf16* kv, const float2* table, std::int64_t first, std::int64_t m,
-                    std::int64_t n, int heads_kv, int d, bf16* k, bf16* v) {
+void store_layer_kv(cudaStream_t stream, const float* kv, const float2* table, std::int64_t first, std::int64_t m,
+                    std::int64_t n, int heads_kv, int d, f16* k, f16* v) {
   const int parts = v ? 2 : 1;
   launch(stream, rows_by_columns(m, parts * heads_kv * (d / 2)), dim3(kThreads), 0, store_layer_kv_kernel,
-         reinterpret_cast<const __nv_bfloat162*>(kv), table, first, n, parts, heads_kv, d / 2,
-         reinterpret_cast<__nv_bfloat162*>(k), reinterpret_cast<__nv_bfloat162*>(v));
+         reinterpret_cast<const float2*>(kv), table, first, n, parts, heads_kv, d / 2, reinterpret_cast<__half2*>(k),
+         reinterpret_cast<__half2*>(v));
 }
 
-void rotate_queries(cudaStream_t stream, bf16* q, const float2* table, std::int64_t m, int heads, int d) {
+void rotate_queries(cudaStream_t stream, const float* q, const float2* table, std::int64_t m, int heads, int d,
+                    f16* rotated) {
   launch(stream, rows_by_columns(m, heads * (d / 2)), dim3(kThreads), 0, rotate_queries_kernel,
-         reinterpret_cast<__nv_bfloat162*>(q), table, heads, d / 2);
+         reinterpret_cast<const float2*>(q), table, heads, d / 2, reinterpret_cast<__half2*>(rotated));
 }
 
 void silu_mul(cudaStream_t stream, const bf16* gate_up, std::int64_t m, int width, bf16* out) {

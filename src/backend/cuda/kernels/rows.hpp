@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
@@ -9,6 +10,7 @@
 namespace fastkv::cuda {
 
 using bf16 = __nv_bfloat16;
+using f16 = __half;
 
 /// x [n, width] float32 = rows ids[n] of table [V, width].
 void embed(cudaStream_t stream, const bf16* table, const std::int32_t* ids, std::int64_t n, int width, float* x);
@@ -23,13 +25,14 @@ void rms_norm(cudaStream_t stream, const float* x, std::int64_t m, int width, co
 void rope_table(cudaStream_t stream, const std::int32_t* positions, std::int64_t n, const double* inv_freq, int d,
                 float magnitude, float2* table);
 
-/// kv [m][2][K][d] (keys, then values, of m rows) into k, v [K][n][d] at rows first .. first + m; keys rotated by
-/// table[first + i] in float32 and rounded once more. v null: keys only, kv [m][K][d].
-void store_layer_kv(cudaStream_t stream, const bf16* kv, const float2* table, std::int64_t first, std::int64_t m,
-                    std::int64_t n, int heads_kv, int d, bf16* k, bf16* v);
+/// kv [m][2][K][d] (keys, then values, of m rows) into k, v [K][n][d] at rows first .. first + m, keys rotated by
+/// table[first + i]; rounded once, and finite. v null: keys only, kv [m][K][d].
+void store_layer_kv(cudaStream_t stream, const float* kv, const float2* table, std::int64_t first, std::int64_t m,
+                    std::int64_t n, int heads_kv, int d, f16* k, f16* v);
 
-/// Rotates q [m][heads][d] in place by table [m][d/2].
-void rotate_queries(cudaStream_t stream, bf16* q, const float2* table, std::int64_t m, int heads, int d);
+/// rotated = q [m][heads][d], turned by table [m][d/2]; rounded once, and finite.
+void rotate_queries(cudaStream_t stream, const float* q, const float2* table, std::int64_t m, int heads, int d,
+                    f16* rotated);
 
 /// out [m, width] = silu(gate) ∘ up of gate_up [m][2][width].
 void silu_mul(cudaStream_t stream, const bf16* gate_up, std::int64_t m, int width, bf16* out);

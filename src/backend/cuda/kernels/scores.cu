@@ -25,8 +25,8 @@ constexpr int kThreads = 128, kWarps = kThreads / kWarp;
 constexpr float kLowest = -0x1p100f;  // below every score, and finite: differences of two of them are 0
 
 struct Operands {
-  const bf16* q;  ///< [rows][H][d]
-  const bf16* k;  ///< [K][n][d]
+  const f16* q;  ///< [rows][H][d]
+  const f16* k;  ///< [K][n][d]
   int n, rows, causal_rows, columns;
   double last_weight;
   int heads, heads_kv, d;
@@ -42,7 +42,7 @@ struct Operands {
 
   __device__ int row_of(int packed) const { return packed / kUnit % head_units * kUnit + packed % kUnit; }
   /// Query of packed row `packed`, of another row where it only fills up.
-  __device__ const bf16* query(int head_kv, int packed) const {
+  __device__ const f16* query(int head_kv, int packed) const {
     const int unit = min(packed / kUnit, units - 1), row = min(row_of(packed), rows - 1);
     return q + (std::int64_t(row) * heads + head_kv * (heads / heads_kv) + unit / head_units) * d;
   }
@@ -97,9 +97,9 @@ __global__ void __launch_bounds__(kThreads, 2) row_sums_kernel(Operands p) {
 
   std::byte* const queries = shared_memory<std::byte>();
   std::byte* const keys = queries + Tile::bytes(kBlockUnits * kUnit);  // [2 stages][kTileKeys]
-  const bf16* const head_keys = p.k + std::int64_t(head_kv) * p.n * d;
+  const f16* const head_keys = p.k + std::int64_t(head_kv) * p.n * d;
   const auto copy_keys = [&](int key, int stage) {
-    const bf16* const from = head_keys + std::int64_t(key) * d;
+    const f16* const from = head_keys + std::int64_t(key) * d;
     Tile::template copy<kTileKeys, kThreads>(keys + stage * Tile::bytes(kTileKeys), p.n - key, d,
                                              [&](int row) { return from + row * d; });
   };
@@ -271,7 +271,7 @@ __global__ void __launch_bounds__(kThreads, 3) column_sums_kernel(Operands p) {
   };
 
   int tile = next(0);
-  const bf16* const block_keys = p.k + (std::int64_t(head_kv) * p.n + block_key) * d;
+  const f16* const block_keys = p.k + (std::int64_t(head_kv) * p.n + block_key) * d;
   Tile::template copy<kBlockKeys, kThreads>(keys, p.n - block_key, d, [&](int row) { return block_keys + row * d; });
   copy_queries(tile, 0);
   copy_commit();
@@ -349,9 +349,9 @@ constexpr int kLogitThreads = 256, kRowLanes = 16, kRowsAtOnce = 8;
 constexpr int kLogitKeys = kLogitThreads / kRowLanes * kRowsAtOnce;
 
 // A block takes kLogitKeys keys for one query head, 16 lanes a key; heads that share keys run side by side.
-__global__ void __launch_bounds__(kLogitThreads) last_row_logits_kernel(const bf16* q, const bf16* k, std::int64_t n,
-                                                                        int heads, int heads_kv, int d, float* scores) {
-  using Chunk = RowChunk<CacheType::bf16>;
+__global__ void __launch_bounds__(kLogitThreads)
+    last_row_logits_kernel(const f16* q, const f16* k, std::int64_t n, int heads, int heads_kv, int d, float* scores) {
+  using Chunk = RowChunk<CacheType::f16>;
   const int head = int(blockIdx.x), lane = int(threadIdx.x) % kRowLanes, slot = int(threadIdx.x) / kRowLanes;
   const std::int64_t first = std::int64_t(blockIdx.y) * kLogitKeys + slot;
   const std::byte* const keys =
@@ -414,7 +414,7 @@ std::size_t column_scores_bytes(const AttentionShape& shape, std::int64_t rows, 
   return std::size_t(cut.packed_rows(shape)) * std::size_t(cut.chunks + 1) * sizeof(float2);
 }
 
-void column_scores(cudaStream_t stream, const AttentionShape& shape, const bf16* q, std::int64_t q_rows, const bf16* k,
+void column_scores(cudaStream_t stream, const AttentionShape& shape, const f16* q, std::int64_t q_rows, const f16* k,
                    std::int64_t n, const ColumnScores& wanted, void* work, float* scores) {
   check(wanted.rows >= 1 && wanted.rows <= std::min(q_rows, n) && wanted.drop <= n, ErrorCode::internal,
         "column_scores: ", wanted.rows, " rows asked, ", q_rows, " kept of ", n);
@@ -452,7 +452,7 @@ void column_scores(cudaStream_t stream, const AttentionShape& shape, const bf16*
   });
 }
 
-void last_row_logits(cudaStream_t stream, const AttentionShape& shape, const bf16* q, const bf16* k, std::int64_t n,
+void last_row_logits(cudaStream_t stream, const AttentionShape& shape, const f16* q, const f16* k, std::int64_t n,
                      float* scores) {
   const dim3 grid(unsigned(shape.heads), unsigned(ceil_div(n, kLogitKeys)));
   launch(stream, grid, dim3(kLogitThreads), 0, last_row_logits_kernel, q, k, n, shape.heads, shape.heads_kv, shape.d,

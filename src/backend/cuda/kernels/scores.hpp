@@ -13,11 +13,11 @@ std::size_t column_scores_bytes(const AttentionShape& shape, std::int64_t rows, 
 /// columns that row a sees (core/index_rules.hpp). Two passes over tiles on tensor cores: each row's maximum and sum,
 /// then column sums, each in a fixed order. q [kept rows][H][d] rotated, of which the last wanted.rows count;
 /// k [K][n][d].
-void column_scores(cudaStream_t stream, const AttentionShape& shape, const bf16* q, std::int64_t q_rows, const bf16* k,
+void column_scores(cudaStream_t stream, const AttentionShape& shape, const f16* q, std::int64_t q_rows, const f16* k,
                    std::int64_t n, const ColumnScores& wanted, void* work, float* scores);
 
 /// scores [H][n] = q_h · k_j, unscaled, of one row q [H][d] (2.6).
-void last_row_logits(cudaStream_t stream, const AttentionShape& shape, const bf16* q, const bf16* k, std::int64_t n,
+void last_row_logits(cudaStream_t stream, const AttentionShape& shape, const f16* q, const f16* k, std::int64_t n,
                      float* scores);
 
 }  // namespace fastkv::cuda

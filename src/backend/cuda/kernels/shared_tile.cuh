@@ -1,4 +1,4 @@
-// Tiles of bfloat16 rows in shared memory, laid out so that neither copies nor matrix loads meet bank conflicts.
+// Tiles of float16 rows in shared memory, laid out so that neither copies nor matrix loads meet bank conflicts.
 #pragma once
 
 #include <cstddef>

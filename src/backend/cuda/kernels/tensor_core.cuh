@@ -2,7 +2,7 @@
 // them.
 //
 // The only inline PTX of the project. A warp calls each of them together. Fragments are those of the PTX ISA
-// (mma.m16n8k16 with .bf16): of a matrix of 16-bit elements lane l holds, per 8x8 part, columns 2(l%4), 2(l%4)+1 of row
+// (mma.m16n8k16 with .f16): of a matrix of 16-bit elements lane l holds, per 8x8 part, columns 2(l%4), 2(l%4)+1 of row
 // l/4.
 #pragma once
 
@@ -31,10 +31,10 @@ __device__ __forceinline__ void load_matrix_x4_trans(std::uint32_t (&r)[4], cons
                : "memory");
 }
 
-/// d [16, 8] float32 += a [16, 16] · b [16, 8], bfloat16. Lane l's d: columns 2(l%4), +1 of row l/4, then of row l/4 +
+/// d [16, 8] float32 += a [16, 16] · b [16, 8], float16. Lane l's d: columns 2(l%4), +1 of row l/4, then of row l/4 +
 /// 8; a: the parts (rows 0–7 | 8–15) x (columns 0–7), then of columns 8–15; b: rows 2(l%4), +1 of column l/4, then + 8.
 __device__ __forceinline__ void mma_16x8x16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));

@@ -1,6 +1,7 @@
 // Emulation of tensor-core instructions and asynchronous copies, with the fragment layouts of the PTX manual.
 #pragma once
 
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
@@ -10,8 +11,8 @@ namespace fastkv::cuda {
 
 namespace emulated {
 
-inline float low(std::uint32_t pair) { return __uint_as_float(pair << 16); }
-inline float high(std::uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
+inline float low(std::uint32_t pair) { return __half2float(__ushort_as_half(static_cast<unsigned short>(pair))); }
+inline float high(std::uint32_t pair) { return low(pair >> 16); }
 
 inline const unsigned char* checked_shared(const void* at, const char* what) {
   const emulation::Block& block = *emulation::current->block;
