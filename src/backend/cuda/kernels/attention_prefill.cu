@@ -59,7 +59,8 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(Operands
   constexpr int kD = Dim::kSize;
   using Tile = SharedTile<kD>;
   constexpr int kSteps = kD / 16;
-  [[maybe_unused]] constexpr int kStepsUnrolled = kD == 128 ? 2 : kSteps;  // 2 of 8 spill 5 registers, the others more
+  // 2 of 8 spill 5 registers, which only masked tiles read again (sm_90a), the others more
+  [[maybe_unused]] constexpr int kStepsUnrolled = kD == 128 ? 2 : kSteps;
   constexpr bool kHoldQueries = kD <= 64;  // in registers; wider ones are read again for each tile of keys
   const int d = Dim::values(p.d);
   const int lane = int(threadIdx.x) % kWarp, warp = int(threadIdx.x) / kWarp;
