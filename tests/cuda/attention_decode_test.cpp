@@ -1,5 +1,5 @@
-// Attention of a token over its cache against a softmax in double: every cache type, ragged heads, lengths at and
-// around splits; a result depends on the rows alone.
+// Attention of a token over its cache, its own row included, against a softmax in double: every cache type, ragged
+// heads, lengths at and around splits; a result depends on the rows alone.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -32,12 +32,14 @@ class Decode {
   explicit Decode(const Case& c) : case_(c), shape_{c.heads, c.heads_kv, c.d, 1 / std::sqrt(float(c.d))} {
     for (const std::int32_t kept : c.kept) first_.push_back(rows_), rows_ += kept + c.appended + 2;
     q_ = random_floats(std::size_t(c.heads * c.d), 1, 3);
-    fill(c.k, 2, k_bytes_, k_);
-    fill(c.v, 3, v_bytes_, v_);
+    new_k_ = random_floats(std::size_t(c.heads_kv * c.d), 4, 2);
+    new_v_ = random_floats(new_k_.size(), 5, 2);
+    fill(c.k, 2, k_bytes_);
+    fill(c.v, 3, v_bytes_);
   }
 
   std::vector<bf16> run(std::int64_t spare = 0) {
-    const auto q = on_device(stream_, q_);
+    const auto q = on_device(stream_, q_), k = on_device(stream_, new_k_), v = on_device(stream_, new_v_);
     const auto offsets = on_device(stream_, first_);
     const auto kept = on_device(stream_, case_.kept);
     const auto appended = on_device(stream_, std::vector<std::int32_t>{case_.appended});
@@ -54,12 +56,16 @@ class Decode {
     view.capacity = *std::max_element(case_.kept.begin(), case_.kept.end()) + case_.appended + spare;
     const cuda::DeviceArray<std::byte> partial(stream_, cuda::attention_decode_bytes(shape_, view.capacity), "partial");
     const cuda::DeviceArray<bf16> out(stream_, q_.size(), "out");
-    cuda::attention_decode(stream_, shape_, q.data(), view, appended.data(), partial.data(), out.data());
+    cuda::attention_decode(stream_, shape_, {q.data(), k.data(), v.data()}, view, appended.data(), partial.data(),
+                           out.data());
     return cuda::to_host(stream_, out.data(), out.size());
   }
 
-  void expect_right(const std::vector<bf16>& out) const {
+  void expect_right(const std::vector<bf16>& out) {
     const int d = case_.d, sharing = case_.heads / case_.stored;
+    const std::vector<float> k_ = read(case_.k, k_bytes_), v_ = read(case_.v, v_bytes_);
+    expect_appended(k_, new_k_);
+    expect_appended(v_, new_v_);
     std::vector<double> found, expected, bounds;
     for (int h = 0; h < case_.heads; ++h) {
       const std::int64_t rows = case_.kept[std::size_t(h / sharing)] + case_.appended;
@@ -92,8 +98,22 @@ class Decode {
   }
 
  private:
-  /// Random rows of `type`, encoded by append_row() and read back.
-  void fill(CacheType type, unsigned seed, cuda::DeviceArray<std::byte>& bytes, std::vector<float>& values) {
+  std::vector<float> read(CacheType type, const cuda::DeviceArray<std::byte>& bytes) {
+    const cuda::DeviceArray<float> rows(stream_, std::size_t(rows_ * case_.d), "rows");
+    cuda::read_rows(stream_, type, bytes.data(), rows_, case_.d, rows.data());
+    return cuda::to_host(stream_, rows.data(), rows.size());
+  }
+  /// The newest row of each stored head is that of its key/value head, but for what its type rounds.
+  void expect_appended(const std::vector<float>& cache, const std::vector<float>& row) {
+    for (int s = 0; s < case_.stored; ++s) {
+      const std::int64_t at = first_[std::size_t(s)] + case_.kept[std::size_t(s)] + case_.appended - 1;
+      for (int c = 0; c < case_.d; ++c)
+        expect_close(cache[std::size_t(at * case_.d + c)],
+                     row[std::size_t(s * case_.heads_kv / case_.stored * case_.d + c)], 2.0 / 127);
+    }
+  }
+  /// Random rows of `type`.
+  void fill(CacheType type, unsigned seed, cuda::DeviceArray<std::byte>& bytes) {
     const int d = case_.d;
     const std::int64_t stride = cuda::cache_row_bytes(type, d);
     const std::vector<f16> rows = random_rows<f16>(std::size_t(rows_ * d), seed, 2);
@@ -107,9 +127,6 @@ class Decode {
     const cuda::CacheView view{bytes.data(), bytes.data(), type, type, stride, stride, zero.data(), kept.data(), 1, 0};
     cuda::store_rows(stream_, {1, 1, d, 1}, device_rows.data(), device_rows.data(), rows_, selected.data(), zero.data(),
                      rows_, view);
-    const cuda::DeviceArray<float> read(stream_, rows.size(), "rows");
-    cuda::read_rows(stream_, type, bytes.data(), rows_, d, read.data());
-    values = cuda::to_host(stream_, read.data(), read.size());
   }
 
   Case case_;
@@ -117,7 +134,7 @@ class Decode {
   cuda::Stream stream_;
   std::int64_t rows_ = 0;
   std::vector<std::int64_t> first_;
-  std::vector<float> q_, k_, v_;
+  std::vector<float> q_, new_k_, new_v_;
   cuda::DeviceArray<std::byte> k_bytes_, v_bytes_;
 };
 

@@ -65,6 +65,14 @@ class CudaCache : public testing::TestWithParam<int> {  ///< d
     cache.view.capacity = *std::max_element(kept.begin(), kept.end()) + spare;
     return cache;
   }
+  /// What attention_decode() does to the cache.
+  void append(const float* k, const float* v, const std::int32_t* appended, const cuda::CacheView& cache) {
+    const auto q = on_device(stream_, std::vector<float>(std::size_t(kHeads * d())));
+    const cuda::DeviceArray<std::byte> partial(stream_, cuda::attention_decode_bytes(shape(), cache.capacity),
+                                               "partial");
+    const cuda::DeviceArray<bf16> out(stream_, q.size(), "out");
+    cuda::attention_decode(stream_, shape(), {q.data(), k, v}, cache, appended, partial.data(), out.data());
+  }
   std::vector<float> read(CacheType type, const std::byte* rows, std::int64_t count) {
     const cuda::DeviceArray<float> out(stream_, std::size_t(count * d()), "out");
     cuda::read_rows(stream_, type, rows, count, d(), out.data());
@@ -143,7 +151,7 @@ TEST_P(CudaCache, AppendsTheTokensRow) {
             heads == kHeadsKv ? std::vector<std::int32_t>{3, 1} : std::vector<std::int32_t>{1, 2, 4, 1};
         const Cache cache = make_cache(type, type, kept, 3);
         const auto appended_device = on_device(stream_, std::vector<std::int32_t>{appended});
-        cuda::append_row(stream_, shape(), k_device.data(), v_device.data(), appended_device.data(), cache.view);
+        append(k_device.data(), v_device.data(), appended_device.data(), cache.view);
         for (int head = 0; head < heads; ++head) {
           const std::int64_t first = cache.first[std::size_t(head)], rows = kept[std::size_t(head)];
           for (std::int64_t row = 0; row < rows + 3; ++row) {
@@ -169,7 +177,7 @@ TEST_P(CudaCache, ZerosStayZeros) {
   const auto appended = on_device(stream_, std::vector<std::int32_t>{1});
   for (const CacheType type : types()) {
     const Cache cache = make_cache(type, type, {1, 1}, 1);
-    cuda::append_row(stream_, shape(), zeros.data(), zeros.data(), appended.data(), cache.view);
+    append(zeros.data(), zeros.data(), appended.data(), cache.view);
     EXPECT_EQ(read(type, cache.view.k + cache.view.k_stride, 1), std::vector<float>(std::size_t(d()))) << name(type);
   }
 }

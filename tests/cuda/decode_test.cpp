@@ -130,11 +130,14 @@ TEST_F(DecodeTest, ProjectsUpToThreeMatrices) {
     WeightForm forms[3];
     int outs[3];
     int count, in;
+    int d = 0, rotated = 0;  ///< heads that are rotated, and their outputs
   };
   constexpr WeightForm b = WeightForm::bfloat16, q = WeightForm::q4;
-  for (const Case& c : {Case{{b}, {1}, 1, 64}, Case{{b, b, b}, {40, 15, 7}, 3, 256}, Case{{b, b, b}, {5, 6, 3}, 3, 76},
-                        Case{{q, q, q}, {33, 16, 17}, 3, 64}, Case{{q, b, q}, {8, 9, 10}, 3, 1056},
-                        Case{{b}, {130}, 1, 2096}, Case{{q}, {66}, 1, 4128}}) {
+  for (const Case& c :
+       {Case{{b}, {1}, 1, 64}, Case{{b, b, b}, {40, 15, 7}, 3, 256}, Case{{b, b, b}, {5, 6, 3}, 3, 76},
+        Case{{q, q, q}, {33, 16, 17}, 3, 64}, Case{{q, b, q}, {8, 9, 10}, 3, 1056}, Case{{b}, {130}, 1, 2096},
+        Case{{q}, {66}, 1, 4128}, Case{{b, b, b}, {32, 16, 16}, 3, 64, 8, 48},
+        Case{{q, b, b}, {40, 20, 20}, 3, 96, 20, 60}, Case{{b, q, q}, {24, 24, 24}, 3, 64, 24, 48}}) {
     std::vector<Matrix> matrices;
     std::vector<DecodeMatrix> views;
     std::size_t outputs = 0;
@@ -153,10 +156,27 @@ TEST_F(DecodeTest, ProjectsUpToThreeMatrices) {
         expected.push_back(sum.value);
         bounds.push_back(sum.bound);
       }
+    std::vector<float2> turns;
+    for (int i = 0; i < c.d / 2; ++i) turns.push_back({std::cos(float(i + 1)) * 1.25f, std::sin(float(i + 1)) * 1.25f});
+    for (std::size_t o = 0; o < std::size_t(c.rotated); o += 2) {
+      const float2 t = turns[o % std::size_t(c.d) / 2];
+      const double one = expected[o], other = expected[o + 1], off_a = bounds[o], off_b = bounds[o + 1];
+      const double cosine = double(t.x), sine = double(t.y);
+      expected[o] = one * cosine - other * sine;
+      expected[o + 1] = other * cosine + one * sine;
+      const auto bound = [&](double by_a, double by_b) {
+        const double moved = std::abs(by_a) * off_a + std::abs(by_b) * off_b;
+        return moved + 2 * kEps * (std::abs(by_a * one) + std::abs(by_b * other) + moved);
+      };
+      bounds[o] = bound(cosine, sine);
+      bounds[o + 1] = bound(sine, cosine);
+    }
+    const auto device_turns = to_device<float2>(stream_, turns, "angles");
     std::vector<float> first;
     for_each_schedule([&] {
       const DeviceArray<float> y(stream_, outputs, "y");
-      cuda::project(stream_, views, {device_x.data(), device_weight.data(), kEpsilon}, y.data());
+      cuda::project(stream_, views, {device_x.data(), device_weight.data(), kEpsilon},
+                    {device_turns.data(), c.d, c.rotated}, y.data());
       const std::vector<float> found = to_host(stream_, y.data(), y.size());
       expect_close(found, expected, bounds);
       if (first.empty()) first = found;
@@ -215,30 +235,28 @@ TEST_F(DecodeTest, GatesUp) {
     }
 }
 
-TEST_F(DecodeTest, EmbedsAndRotatesAToken) {
-  const int width = 300, heads = 3, d = 80;
-  std::vector<bf16> table;
-  for (int i = 0; i < 7 * width; ++i) table.push_back(bf16(normal_(random_)));
-  const auto device_table = to_device<bf16>(stream_, table, "table");
-  const std::vector<StepState> states = {{5, 100003, 1}};
-  const auto state = to_device<StepState>(stream_, states, "state");
-  const DeviceArray<float> x(stream_, std::size_t(width), "x");
-  cuda::embed_token(stream_, device_table.data(), state.data(), width, x.data());
-  const std::vector<float> found = to_host(stream_, x.data(), x.size());
-  for (int i = 0; i < width; ++i) EXPECT_EQ(found[std::size_t(i)], float(table[std::size_t(5 * width + i)]));
-
-  std::vector<double> inv_freq;
-  for (int i = 0; i < d / 2; ++i) inv_freq.push_back(std::pow(10000.0, -2.0 * i / d));
-  const auto device_inv_freq = to_device<double>(stream_, inv_freq, "frequencies");
-  const std::vector<float> before = floats(std::size_t(heads * d));
-  const auto q = to_device<float>(stream_, before, "q");
-  cuda::rotate_token(stream_, q.data(), heads, d, state.data(), device_inv_freq.data(), 1.25f);
-  const std::vector<float> turned = to_host(stream_, q.data(), q.size());
-  for (std::size_t i = 0; i < turned.size(); i += 2) {
-    const double angle = 100003 * inv_freq[i % std::size_t(d) / 2], a = double(before[i]), b = double(before[i + 1]);
-    const double bound = 6 * kEps * 1.25 * (std::abs(a) + std::abs(b));
-    expect_close(turned[i], 1.25 * (a * std::cos(angle) - b * std::sin(angle)), bound);
-    expect_close(turned[i + 1], 1.25 * (b * std::cos(angle) + a * std::sin(angle)), bound);
+TEST_F(DecodeTest, EmbedsATokenAndItsPosition) {
+  for (const auto& [width, d] : {std::pair{300, 80}, {12, 128}}) {
+    std::vector<bf16> table;
+    for (int i = 0; i < 7 * width; ++i) table.push_back(bf16(normal_(random_)));
+    std::vector<double> inv_freq;
+    for (int i = 0; i < d / 2; ++i) inv_freq.push_back(std::pow(10000.0, -2.0 * i / d));
+    const auto device_table = to_device<bf16>(stream_, table, "table");
+    const auto device_inv_freq = to_device<double>(stream_, inv_freq, "frequencies");
+    const std::vector<StepState> states = {{5, 100003, 1}};
+    const auto state = to_device<StepState>(stream_, states, "state");
+    const DeviceArray<float> x(stream_, std::size_t(width), "x");
+    const DeviceArray<float2> angles(stream_, std::size_t(d / 2), "angles");
+    cuda::embed_token(stream_, device_table.data(), state.data(), width, device_inv_freq.data(), d, 1.25f, x.data(),
+                      angles.data());
+    const std::vector<float> found = to_host(stream_, x.data(), x.size());
+    for (int i = 0; i < width; ++i) EXPECT_EQ(found[std::size_t(i)], float(table[std::size_t(5 * width + i)]));
+    const std::vector<float2> turns = to_host(stream_, angles.data(), angles.size());
+    for (std::size_t i = 0; i < turns.size(); ++i) {
+      const double angle = 100003 * inv_freq[i];
+      expect_close(turns[i].x, 1.25 * std::cos(angle), 2.5 * kEps);
+      expect_close(turns[i].y, 1.25 * std::sin(angle), 2.5 * kEps);
+    }
   }
 }
 

@@ -115,7 +115,7 @@ TEST(CudaRoofline, EveryKernelRunsAndHasARow) {
                                       "attention_decode f32",
                                       "attention_decode f16",
                                       "attention_decode bf16",
-                                      "rotate_token",
+                                      "embed_token",
                                       "arg_max"};
     for (const char* product :
          {"project q, k, v", "add_product o", "gate_up", "add_product down", "project output head"}) {

@@ -81,6 +81,9 @@ CudaBackend::CudaBackend(const EngineOptions& options, const ModelConfig& config
   check_options(options);
   check(config.head_dim % 8 == 0 && config.head_dim <= kMaxHeadDim, ErrorCode::unsupported, "head size ",
         config.head_dim, ": expected a multiple of 8 up to ", kMaxHeadDim);
+  for (const int width : {config.n_embd, config.n_ff})
+    check(width % 4 == 0, ErrorCode::unsupported, "a layer of width ", width,
+          ": expected a multiple of 4 with --device cuda");
   keep_freed_memory();
   std::vector<WeightCopy> copies;
   plan_ = place_weights(tensors, keep_q4_, nullptr, copies);
@@ -144,7 +147,7 @@ void CudaBackend::make_space(std::int64_t rows) {
 
 std::size_t CudaBackend::token_bytes(std::int64_t capacity) const {
   const ModelConfig& c = config_;
-  return std::size_t(c.n_embd + c.q_dim() + 2 * c.kv_dim() + c.n_vocab) * sizeof(float) +
+  return std::size_t(c.n_embd + c.q_dim() + 2 * c.kv_dim() + shape_.d + c.n_vocab) * sizeof(float) +
          std::size_t(std::max(c.q_dim(), c.n_ff)) * sizeof(bf16) + arg_max_bytes(c.n_vocab) +
          attention_decode_bytes(shape_, capacity);
 }
@@ -174,8 +177,8 @@ BackendMemory CudaBackend::memory(std::int64_t n, std::int64_t score_rows) const
 std::size_t CudaBackend::available_memory() const {
   // what memory() counts as scratch and a run before this one left
   const std::size_t held = Gemm::work_bytes() + space_.normed.bytes() + space_.wide.bytes() + space_.hidden.bytes() +
-                           token_.x.bytes() + token_.qkv.bytes() + token_.hidden.bytes() + token_.logits.bytes() +
-                           token_.ranking.bytes() + token_.partial.bytes();
+                           token_.x.bytes() + token_.angles.bytes() + token_.qkv.bytes() + token_.hidden.bytes() +
+                           token_.logits.bytes() + token_.ranking.bytes() + token_.partial.bytes();
   return free_memory() + held;
 }
 

@@ -77,11 +77,12 @@ class CudaBackend final : public Backend {
   /// Activations of one generated token.
   struct TokenSpace {
     DeviceArray<StepState> state;
-    StepState known = {};       ///< what `state` holds
-    DeviceArray<float> x;       ///< [D] residual stream
-    DeviceArray<float> qkv;     ///< [H·d + 2·K·d]
-    DeviceArray<bf16> hidden;   ///< [max(H·d, F)]
-    DeviceArray<float> logits;  ///< [V]
+    StepState known = {};        ///< what `state` holds
+    DeviceArray<float> x;        ///< [D] residual stream
+    DeviceArray<float2> angles;  ///< [d/2] of its position
+    DeviceArray<float> qkv;      ///< [H·d + 2·K·d]
+    DeviceArray<bf16> hidden;    ///< [max(H·d, F)]
+    DeviceArray<float> logits;   ///< [V]
     DeviceArray<std::int32_t> best, banned;
     std::vector<std::int32_t> host_banned;
     DeviceBuffer ranking;     ///< of arg_max()

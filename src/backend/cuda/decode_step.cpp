@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "backend/cuda/cuda_backend.hpp"
-#include "backend/cuda/kernels/cache.hpp"
 #include "core/check.hpp"
 
 namespace fastkv::cuda {
@@ -53,6 +52,7 @@ void CudaBackend::make_token_space(const SequenceStep& sequence, std::span<const
   if (token_.x.size() == 0) {
     token_.state = DeviceArray<StepState>(stream_, 1, "state of a step");
     token_.x = DeviceArray<float>(stream_, std::size_t(c.n_embd), "residual stream of a token");
+    token_.angles = DeviceArray<float2>(stream_, std::size_t(shape_.d / 2), "rotation of a token");
     token_.qkv = DeviceArray<float>(stream_, std::size_t(c.q_dim() + 2 * c.kv_dim()), "projections of a token");
     token_.hidden = DeviceArray<bf16>(stream_, std::size_t(std::max(c.q_dim(), c.n_ff)), "activations of a token");
     token_.logits = DeviceArray<float>(stream_, std::size_t(c.n_vocab), "logits");
@@ -85,11 +85,12 @@ void CudaBackend::decode_token(const SequenceStep& sequence, const StepState& st
 }
 
 void CudaBackend::give_token(const SequenceStep& sequence, Result result) {
-  embed_token(stream_, weights_.token_embd, token_.state.data(), config_.n_embd, token_.x.data());
+  embed_token(stream_, weights_.token_embd, token_.state.data(), config_.n_embd, inv_freq_.data(), shape_.d,
+              config_.rope_magnitude, token_.x.data(), token_.angles.data());
   for (std::size_t l = 0; l < sequence.layers.size(); ++l) decode_layer(weights_.layers[l], cache_of(sequence, l));
   if (result == Result::none) return;
   const NormedInput input{token_.x.data(), weights_.output_norm, config_.rms_eps};
-  project(stream_, {&weights_.decode_output, 1}, input, token_.logits.data());
+  project(stream_, {&weights_.decode_output, 1}, input, {}, token_.logits.data());
   if (result != Result::best) return;
   arg_max(stream_, token_.logits.data(), config_.n_vocab, token_.banned.data(), int(token_.banned.size()),
           token_.ranking.data(), token_.state.data(), token_.best.data());
@@ -97,12 +98,10 @@ void CudaBackend::give_token(const SequenceStep& sequence, Result result) {
 
 void CudaBackend::decode_layer(const LayerWeights& weights, const CudaLayerCache& cache) {
   float *x = token_.x.data(), *q = token_.qkv.data(), *k = q + config_.q_dim(), *v = k + config_.kv_dim();
-  const StepState* state = token_.state.data();
-  const CacheView view = cache.view();
-  project(stream_, weights.decode_qkv, {x, weights.attn_norm, config_.rms_eps}, q);
-  rotate_token(stream_, q, shape_.heads + shape_.heads_kv, shape_.d, state, inv_freq_.data(), config_.rope_magnitude);
-  append_row(stream_, shape_, k, v, &state->appended, view);
-  attention_decode(stream_, shape_, q, view, &state->appended, token_.partial.data(), token_.hidden.data());
+  const Rotation rotation{token_.angles.data(), shape_.d, config_.q_dim() + config_.kv_dim()};
+  project(stream_, weights.decode_qkv, {x, weights.attn_norm, config_.rms_eps}, rotation, q);
+  attention_decode(stream_, shape_, {q, k, v}, cache.view(), &token_.state.data()->appended, token_.partial.data(),
+                   token_.hidden.data());
   add_product(stream_, weights.decode_o, token_.hidden.data(), x);
   gate_up(stream_, weights.decode_gate, weights.decode_up, {x, weights.ffn_norm, config_.rms_eps},
           token_.hidden.data());

@@ -267,10 +267,11 @@ class Builder {
                                     std::function<void(std::byte*)> call) {
       add_stream(concat(name, ' ', form.name), concat(in, " x ", out), form.bytes(out, in), std::move(call));
     };
+    const Rotation rotation{b_->rope.data(), c_.head_dim, int(q + kv)};
     const cudaStream_t s = stream_;
     add_product_of("project q, k, v", q + 2 * kv, d, [=](std::byte* at) {
       const DecodeMatrix parts[] = {matrix(form, q, d, at), matrix(form, kv, d, at), matrix(form, kv, d, at)};
-      project(s, parts, normed, y);
+      project(s, parts, normed, rotation, y);
     });
     const bf16* const x = b_->x.data();
     add_product_of("add_product o", d, q, [=](std::byte* at) { add_product(s, matrix(form, d, q, at), x, y); });
@@ -281,7 +282,7 @@ class Builder {
     add_product_of("add_product down", d, f, [=](std::byte* at) { add_product(s, matrix(form, d, f, at), x, y); });
     add_product_of("project output head", c_.n_vocab, d, [=, vocab = c_.n_vocab](std::byte* at) {
       const DecodeMatrix head[] = {matrix(form, vocab, d, at)};
-      project(s, head, normed, y);
+      project(s, head, normed, {}, y);
     });
   }
 
@@ -297,11 +298,11 @@ class Builder {
     const std::int64_t row = cache_row_bytes(type, c_.head_dim), half = stored * n * row;
     add_stream(concat("attention_decode ", name(type)),
                concat(c_.n_head, '/', stored, " heads of ", c_.head_dim, ", ", n, " rows"), std::size_t(2 * half),
-               [=, s = stream_, a = attention_, q = reinterpret_cast<const float*>(b_->x.data()),
+               [=, s = stream_, a = attention_, x = reinterpret_cast<const float*>(b_->x.data()),
                 nothing = &b_->state.data()->appended, work = b_->work.data(), out = static_cast<bf16*>(b_->out.data()),
                 offsets = offsets(stored, n), kept = counts(stored, n)](std::byte* at) {
                  const CacheView cache{at, at + half, type, type, row, row, offsets->data(), kept->data(), stored, n};
-                 attention_decode(s, a, q, cache, nothing, work, out);
+                 attention_decode(s, a, {x, x, x}, cache, nothing, work, out);
                });
   }
 
@@ -311,10 +312,10 @@ class Builder {
     const auto add_small = [&](const char* name, std::string shape, double bytes, std::function<void()> call) {
       add_graph(name, std::move(shape), Bound::cache, bytes, kSmallCalls, [call = std::move(call)](int) { call(); });
     };
-    add_small("rotate_token", heads(), 2.0 * double(q_dim_ + kv_dim_) * sizeof(float),
-              [=, s = stream_, a = attention_, state = b_->state.data(), freq = b_->inv_freq.data()] {
-                rotate_token(s, out, a.heads + a.heads_kv, a.d, state, freq, 1);
-              });
+    add_small("embed_token", concat(c_.n_embd), double(c_.n_embd) * (sizeof(bf16) + sizeof(float)),
+              [=, s = stream_, d = c_.head_dim, width = c_.n_embd, table = b_->w.data(), state = b_->state.data(),
+               freq = b_->inv_freq.data(),
+               angles = b_->rope.data()] { embed_token(s, table, state, width, freq, d, 1, out, angles); });
     add_small("arg_max", concat(c_.n_vocab), double(c_.n_vocab) * sizeof(float),
               [=, s = stream_, vocab = c_.n_vocab, logits = reinterpret_cast<const float*>(b_->x.data()),
                work = b_->work.data(), state = b_->state.data() + 1,

@@ -32,7 +32,7 @@ void attention_prefill(cudaStream_t stream, const AttentionShape& shape, const f
 
 /// What one layer's cache looks like to decode: stored heads one after another, each with its own number of rows.
 struct CacheView {
-  const std::byte* k = nullptr;           ///< rows of k_stride bytes
+  const std::byte* k = nullptr;  ///< rows of k_stride bytes
   const std::byte* v = nullptr;
   CacheType k_type = CacheType::bf16, v_type = CacheType::bf16;  ///< f32, f16, bf16 or q8_0
   std::int64_t k_stride = 0, v_stride = 0;
@@ -45,10 +45,15 @@ struct CacheView {
 /// Bytes of partial results that attention_decode() needs.
 std::size_t attention_decode_bytes(const AttentionShape& shape, std::int64_t capacity);
 
-/// out [H][d] bfloat16 of one token's q [H][d] float32 (rotated) over head s's first kept[s] + *appended rows (the
-/// token's own included), split over blocks by `capacity` and combined in a fixed order. `appended`: device, read when
-/// the kernel runs, so that a captured graph serves every step.
-void attention_decode(cudaStream_t stream, const AttentionShape& shape, const float* q, const CacheView& cache,
+/// What attention takes of a generated token, float32: q [H][d] and k [K][d] rotated, v [K][d].
+struct TokenRows {
+  const float *q = nullptr, *k = nullptr, *v = nullptr;
+};
+
+/// Row kept[s] + *appended − 1 of each stored head s becomes the token's k and v; then out [H][d] bfloat16 of its q
+/// over head s's first kept[s] + *appended rows, split over blocks by `capacity` and combined in a fixed order.
+/// `appended`: device, read when the kernel runs, so that a captured graph serves every step.
+void attention_decode(cudaStream_t stream, const AttentionShape& shape, const TokenRows& token, const CacheView& cache,
                       const std::int32_t* appended, void* partial, bf16* out);
 
 }  // namespace fastkv::cuda

@@ -1,4 +1,5 @@
-// Attention of one token over a layer's cache: its rows are split over blocks, whose results are then combined.
+// Attention of one token over a layer's cache, which gets the token's own row on the way: rows are split over blocks,
+// whose results are then combined.
 #include <cmath>
 #include <numbers>
 
@@ -27,10 +28,10 @@ __host__ __device__ constexpr int splits_of(std::int64_t rows) {
 }
 
 struct Operands {
-  const float* q;  ///< [H][d]
+  TokenRows token;
   CacheView cache;
   const std::int32_t* appended;
-  int heads, d;
+  int heads, heads_kv, d;
   float scale;    ///< of exponents of 2
   float2* sums;   ///< [splits][H]: a split's largest exponent and Σ 2^(exponent − largest)
   float* values;  ///< [splits][H][d]: Σ 2^(exponent − largest) v
@@ -67,6 +68,7 @@ class Split {
     if (begin >= rows) return;
     count_ = int(min(split_begin(split_ + 1), rows) - begin);
     first_row_ = p_.cache.offsets[stored_] + begin;
+    if (begin + count_ == rows) append();
     with_row_chunk(p_.cache.k_type, [&](auto chunk) { multiply_keys<decltype(chunk)>(); });
     with_row_chunk(p_.cache.v_type, [&](auto chunk) {
       Batch<decltype(chunk)> first;  // of values, under way during what lies between
@@ -89,6 +91,26 @@ class Split {
     Chunk chunk[kRows];
   };
 
+  /// The split's last row becomes the token's: a warp writes the key, another the value. Blocks for other query heads
+  /// write the same bytes, and each reads its own.
+  __device__ __forceinline__ void append() {
+    const int warp = int(threadIdx.x) / kWarp, chunk = int(threadIdx.x) % kWarp;
+    if (warp < 2) {
+      const bool values = warp == 1, valid = chunk * 8 < p_.d;
+      float x[8] = {};
+      if (valid) {
+        const float* row = values ? p_.token.v : p_.token.k;
+        RowChunk<CacheType::f32> from;
+        from.load(
+            reinterpret_cast<const std::byte*>(row + shared_head(stored_, p_.cache.stored_heads, p_.heads_kv) * p_.d),
+            chunk, p_.d);
+        from.values(x);
+      }
+      store_chunk(values ? p_.cache.v_type : p_.cache.k_type, x, row_at(p_.cache, values, first_row_ + count_ - 1),
+                  chunk, p_.d, valid);
+    }
+    __syncthreads();
+  }
   /// Query head number g of the block's; −1: there is none.
   __device__ int head(int g) const {
     const int sharing = p_.sharing(), number = first_head_ + g;
@@ -114,7 +136,7 @@ class Split {
     for (int g = 0; g < kHeads; ++g) {
       if (head(g) < 0 || lane_ * 8 >= p_.d) continue;
       RowChunk<CacheType::f32> query;
-      query.load(reinterpret_cast<const std::byte*>(p_.q + head(g) * p_.d), lane_, p_.d);
+      query.load(reinterpret_cast<const std::byte*>(p_.token.q + head(g) * p_.d), lane_, p_.d);
       query.values(q[g]);
 #pragma unroll
       for (float& x : q[g]) x *= p_.scale;
@@ -269,14 +291,15 @@ std::size_t attention_decode_bytes(const AttentionShape& shape, std::int64_t cap
   return values_offset(shape, splits) + std::size_t(splits) * std::size_t(shape.heads * shape.d) * sizeof(float);
 }
 
-void attention_decode(cudaStream_t stream, const AttentionShape& shape, const float* q, const CacheView& cache,
+void attention_decode(cudaStream_t stream, const AttentionShape& shape, const TokenRows& token, const CacheView& cache,
                       const std::int32_t* appended, void* partial, bf16* out) {
   check(shape.d >= 8 && shape.d <= kMaxHeadDim && shape.d % 8 == 0, ErrorCode::internal, "head size ", shape.d);
   const int splits = splits_of(cache.capacity), sharing = shape.heads / cache.stored_heads;
   auto* const sums = static_cast<float2*>(partial);
   auto* const values = reinterpret_cast<float*>(static_cast<std::byte*>(partial) + values_offset(shape, splits));
-  const Operands operands{q,    cache,  appended, shape.heads, shape.d, shape.scale * std::numbers::log2e_v<float>,
-                          sums, values, out};
+  const Operands operands{
+      token, cache,  appended, shape.heads, shape.heads_kv, shape.d, shape.scale * std::numbers::log2e_v<float>,
+      sums,  values, out};
   if (sharing == 1)
     launch_splits<1>(stream, operands, splits);
   else if (sharing <= 4)

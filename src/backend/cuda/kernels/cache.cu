@@ -26,10 +26,6 @@ dim3 places(std::int64_t rows, int d, int stored_heads) {
   return dim3(unsigned(ceil_div(rows * (d / 8), kThreads)), unsigned(stored_heads), 2);
 }
 
-__device__ std::byte* row_at(const CacheView& cache, bool values, std::int64_t row) {
-  return const_cast<std::byte*>(values ? cache.v + row * cache.v_stride : cache.k + row * cache.k_stride);
-}
-
 __global__ void __launch_bounds__(kThreads)
     store_rows_kernel(const f16* k, const f16* v, std::int64_t n, int heads_kv, int d, const std::int32_t* selected,
                       const std::int64_t* from, CacheView cache) {
@@ -46,22 +42,6 @@ __global__ void __launch_bounds__(kThreads)
   }
   store_chunk(at.values ? cache.v_type : cache.k_type, x, row_at(cache, at.values, cache.offsets[at.stored] + at.row),
               at.chunk, d, valid);
-}
-
-__global__ void __launch_bounds__(kThreads) append_row_kernel(const float* k, const float* v, int heads_kv, int d,
-                                                              const std::int32_t* appended, CacheView cache) {
-  const Place at(d);
-  const bool valid = at.row == 0;
-  float x[8] = {};
-  if (valid) {
-    const float* source = at.values ? v : k;
-    source += shared_head(at.stored, cache.stored_heads, heads_kv) * d;
-    RowChunk<CacheType::f32> loaded;
-    loaded.load(reinterpret_cast<const std::byte*>(source), at.chunk, d);
-    loaded.values(x);
-  }
-  const std::int64_t row = cache.offsets[at.stored] + cache.kept[at.stored] + *appended - 1;
-  store_chunk(at.values ? cache.v_type : cache.k_type, x, row_at(cache, at.values, row), at.chunk, d, valid);
 }
 
 __global__ void __launch_bounds__(kThreads)
@@ -98,12 +78,6 @@ void store_rows(cudaStream_t stream, const AttentionShape& shape, const f16* k, 
   if (most == 0) return;
   launch(stream, places(most, shape.d, cache.stored_heads), dim3(kThreads), 0, store_rows_kernel, k, v, n,
          shape.heads_kv, shape.d, selected, from, cache);
-}
-
-void append_row(cudaStream_t stream, const AttentionShape& shape, const float* k, const float* v,
-                const std::int32_t* appended, const CacheView& cache) {
-  launch(stream, places(1, shape.d, cache.stored_heads), dim3(kThreads), 0, append_row_kernel, k, v, shape.heads_kv,
-         shape.d, appended, cache);
 }
 
 void read_rows(cudaStream_t stream, CacheType type, const std::byte* from, std::int64_t count, int d, float* to) {

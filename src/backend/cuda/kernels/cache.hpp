@@ -13,10 +13,6 @@ std::int64_t cache_row_bytes(CacheType type, int d);
 void store_rows(cudaStream_t stream, const AttentionShape& shape, const f16* k, const f16* v, std::int64_t n,
                 const std::int32_t* selected, const std::int64_t* from, std::int64_t most, const CacheView& cache);
 
-/// Row kept[s] + *appended − 1 of each stored head s = k, v [K][d] float32 of the token that decode feeds.
-void append_row(cudaStream_t stream, const AttentionShape& shape, const float* k, const float* v,
-                const std::int32_t* appended, const CacheView& cache);
-
 /// `count` cache rows of `type` at `from` (row_bytes apart) as float32 [count][d], for tests.
 void read_rows(cudaStream_t stream, CacheType type, const std::byte* from, std::int64_t count, int d, float* to);
 

@@ -121,6 +121,11 @@ __device__ __forceinline__ void store_chunk(CacheType type, const float (&x)[8],
   reinterpret_cast<uint4*>(row)[chunk] = all;
 }
 
+/// A row of keys, or of values, to be written.
+__device__ __forceinline__ std::byte* row_at(const CacheView& cache, bool values, std::int64_t row) {
+  return const_cast<std::byte*>(values ? cache.v + row * cache.v_stride : cache.k + row * cache.k_stride);
+}
+
 /// Calls run(RowChunk<type>) of the type found at run time.
 template <class Run>
 __device__ __forceinline__ void with_row_chunk(CacheType type, const Run& run) {

@@ -1,4 +1,4 @@
-// Products of a matrix with one vector, streamed; embedding, rotation and choice of one token.
+// Products of a matrix with one vector, streamed; embedding and choice of one token.
 #include "backend/cuda/kernels/decode.hpp"
 
 #include <cuda_runtime.h>
@@ -10,6 +10,7 @@
 #include "backend/cuda/kernels/elementwise.cuh"
 #include "backend/cuda/kernels/launch.cuh"
 #include "backend/cuda/kernels/warp.cuh"
+#include "backend/cuda/kernels/weight_forms.cuh"
 #include "core/index_rules.hpp"
 
 namespace fastkv::cuda {
@@ -20,132 +21,72 @@ constexpr int kRows = 2;   // outputs that a warp computes together: they share 
 constexpr int kLoads = 2;  // 16-byte loads of each row that run ahead of the arithmetic: with two blocks a
                            // multiprocessor 48 KiB are under way, twice what the latency of an H100's memory asks for
 constexpr int kBlocksPerMultiprocessor = 2;
-constexpr int kGroup = 32;  // inputs that share a scale
-
-// ---- the input in shared memory ------------------------------------------------------------------------------------
-
-// Inputs as float32, in quartets: quartet j of group b lies at j · stride + b, where stride is 1 above a multiple of 4.
-// Lanes that read the same quartet of neighbouring groups (4-bit weights) or eight neighbouring inputs each (bfloat16
-// ones) meet no bank twice.
-struct Inputs {
-  float4* quartets;  // [8][stride]
-  float* sums;       // [groups] of each group
-  int stride;
-};
-
-constexpr int groups_of(int in) { return (in + kGroup - 1) / kGroup; }
-constexpr int stride_of(int in) { return (groups_of(in) + 2) / 4 * 4 + 1; }
-constexpr std::size_t shared_bytes(int in) {
-  return std::size_t(stride_of(in)) * kGroup * sizeof(float) + std::size_t(groups_of(in)) * sizeof(float);
-}
-
-__device__ float4 quartet(const Inputs& inputs, int index) {
-  return inputs.quartets[index % 8 * inputs.stride + index / 8];
-}
-__device__ void put(const Inputs& inputs, int k, float value) {
-  reinterpret_cast<float*>(inputs.quartets + (k / 4 % 8 * inputs.stride + k / kGroup))[k % 4] = value;
-}
+// ---- the input of a product --------------------------------------------------------------------------------------
 
 // Products take their inputs rounded to bfloat16, as those of the prompt do.
 __device__ float rounded(float x) { return __bfloat162float(__float2bfloat16_rn(x)); }
 
+__device__ __forceinline__ float4 four(const float* row, int index) {
+  return reinterpret_cast<const float4*>(row)[index];
+}
+__device__ __forceinline__ float4 four(const bf16* row, int index) {
+  const uint2 pairs = reinterpret_cast<const uint2*>(row)[index];
+  return {low_bf16(pairs.x), high_bf16(pairs.x), low_bf16(pairs.y), high_bf16(pairs.y)};
+}
+
+// use(quartet of the inputs, quartet of the row) of each quartet that the thread has, many loads at once.
+template <class T, class Use>
+__device__ __forceinline__ void each_quartet(const Inputs& inputs, const T* row, int in, const Use& use) {
+  constexpr int kAtOnce = 4;
+  const int quartets = groups_of(in) * (kGroup / 4);
+  for (int first = int(threadIdx.x); first < quartets; first += kThreads * kAtOnce) {
+    float4 x[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i)
+      x[i] = (first + i * kThreads) * 4 < in ? four(row, first + i * kThreads) : float4{};
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i)
+      if (first + i * kThreads < quartets) use(inputs.quartet(first + i * kThreads), x[i]);
+  }
+}
+
+// Weights of the norm lie in the inputs' place until what they weigh is there: the second has to be waited for.
 struct TakeNormed {
   NormedInput from;
+  __device__ void before(const Inputs& inputs, int in) const {
+    each_quartet(inputs, from.weight, in, [](float4& input, const float4& w) { input = w; });
+  }
   __device__ void operator()(const Inputs& inputs, int in) const {
     float squares = 0;
-    for (int k = int(threadIdx.x); k < in; k += kThreads) squares += from.x[k] * from.x[k];
+    each_quartet(inputs, from.x, in, [&](float4& input, const float4& x) {
+      squares += (x.x * x.x + x.y * x.y) + (x.z * x.z + x.w * x.w);
+      input = {input.x * x.x, input.y * x.y, input.z * x.z, input.w * x.w};
+    });
     const float scale = rsqrtf(block_sum<kThreads>(squares) / float(in) + from.eps);
-    for (int k = int(threadIdx.x); k < in; k += kThreads) put(inputs, k, rounded(from.weight[k] * (from.x[k] * scale)));
+    for (int i = int(threadIdx.x); i < groups_of(in) * (kGroup / 4); i += kThreads) {
+      float4& x = inputs.quartet(i);
+      x = {rounded(x.x * scale), rounded(x.y * scale), rounded(x.z * scale), rounded(x.w * scale)};
+    }
   }
 };
 struct TakeRounded {
   const bf16* from;
+  __device__ void before(const Inputs&, int) const {}
   __device__ void operator()(const Inputs& inputs, int in) const {
-    for (int k = int(threadIdx.x); k < in; k += kThreads) put(inputs, k, __bfloat162float(from[k]));
+    each_quartet(inputs, from, in, [](float4& input, const float4& x) { input = x; });
   }
 };
 
-template <class Take>
-__device__ void prepare(const Take& take, const Inputs& inputs, int in) {
-  take(inputs, in);
-  for (int k = in + int(threadIdx.x); k < groups_of(in) * kGroup; k += kThreads) put(inputs, k, 0);
-  __syncthreads();
+__device__ void sum_groups(const Inputs& inputs, int in) {
   for (int b = int(threadIdx.x); b < groups_of(in); b += kThreads) {
     float sum = 0;
     for (int j = 0; j < 8; ++j) {
-      const float4 x = quartet(inputs, b * 8 + j);
+      const float4 x = inputs.quartet(b * 8 + j);
       sum += (x.x + x.y) + (x.z + x.w);
     }
     inputs.sums[b] = sum;
   }
-  __syncthreads();
 }
-
-// ---- forms of weights: what a lane loads at a time, and its product with the inputs --------------------------------
-
-__device__ float low_bf16(std::uint32_t pair) { return __uint_as_float(pair << 16); }
-__device__ float high_bf16(std::uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
-
-struct EightBf16 {
-  static constexpr int kInputs = 8;
-  using Load = uint4;
-  __device__ static Load load(const DecodeMatrix& w, std::int64_t at) {
-    return static_cast<const uint4*>(w.weights)[at];
-  }
-  __device__ static float dot(const Load& w, const Inputs& inputs, int chunk, float sum) {
-    const float4 a = quartet(inputs, chunk * 2), b = quartet(inputs, chunk * 2 + 1);
-    sum += low_bf16(w.x) * a.x + high_bf16(w.x) * a.y;
-    sum += low_bf16(w.y) * a.z + high_bf16(w.y) * a.w;
-    sum += low_bf16(w.z) * b.x + high_bf16(w.z) * b.y;
-    sum += low_bf16(w.w) * b.z + high_bf16(w.w) * b.w;
-    return sum;
-  }
-};
-
-// Of rows that begin between 16-byte boundaries: tiny models only.
-struct OneBf16 {
-  static constexpr int kInputs = 1;
-  using Load = bf16;
-  __device__ static Load load(const DecodeMatrix& w, std::int64_t at) {
-    return static_cast<const bf16*>(w.weights)[at];
-  }
-  __device__ static float dot(const Load& w, const Inputs& inputs, int chunk, float sum) {
-    const float4 x = quartet(inputs, chunk / 4);
-    const float value = chunk % 4 == 0 ? x.x : chunk % 4 == 1 ? x.y : chunk % 4 == 2 ? x.z : x.w;
-    return sum + __bfloat162float(w) * value;
-  }
-};
-
-// A group of 4-bit weights. A byte q below a float's upper bytes makes 128 + q without a conversion, which costs four
-// times a byte permutation: Σ w·x = scale · Σ (128 + q)·x + (offset − 128 · scale) · Σ x.
-struct GroupQ4 {
-  static constexpr int kInputs = kGroup;
-  struct Load {
-    uint4 nibbles;
-    __half2 scale;
-  };
-  __device__ static Load load(const DecodeMatrix& w, std::int64_t at) {
-    return {static_cast<const uint4*>(w.weights)[at], w.scales[at]};
-  }
-  __device__ static float dot4(std::uint32_t bytes, const float4& x, float sum) {
-    constexpr std::uint32_t kBits128 = 0x43000000u;  // of 128.0f; a unit is bit 16
-    sum += __uint_as_float(__byte_perm(bytes, kBits128, 0x7044)) * x.x;
-    sum += __uint_as_float(__byte_perm(bytes, kBits128, 0x7144)) * x.y;
-    sum += __uint_as_float(__byte_perm(bytes, kBits128, 0x7244)) * x.z;
-    return sum + __uint_as_float(__byte_perm(bytes, kBits128, 0x7344)) * x.w;
-  }
-  __device__ static float dot(const Load& w, const Inputs& inputs, int group, float sum) {
-    const std::uint32_t words[4] = {w.nibbles.x, w.nibbles.y, w.nibbles.z, w.nibbles.w};
-    float raised = 0;  // Σ (128 + q)·x
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      raised = dot4(words[i] & 0x0f0f0f0fu, quartet(inputs, group * 8 + i), raised);
-      raised = dot4(words[i] >> 4 & 0x0f0f0f0fu, quartet(inputs, group * 8 + 4 + i), raised);
-    }
-    const float2 scale = __half22float2(w.scale);
-    return sum + (scale.x * raised + (scale.y - 128.0f * scale.x) * inputs.sums[group]);
-  }
-};
 
 // ---- products ------------------------------------------------------------------------------------------------------
 
@@ -155,152 +96,197 @@ struct Parts {
   int count = 0;
 };
 
-// What a warp computes at a time: two rows; `second` < 0: there is none.
-struct Pair {
-  int part_first, part_second, first, second;
+// What a warp computes at a time: this row and a second one, if there is that.
+struct Rows {
+  int part, row;
   int output;  // number of the first among all
 };
 
 // Neighbouring rows of one matrix.
 struct Neighbours {
+  static constexpr int kPart = 0, kRow = 1;  // from the first row to the second
   __host__ __device__ static int tasks(const Parts& parts) {
     int sum = 0;
     for (int p = 0; p < parts.count; ++p) sum += (parts.of[p].out + 1) / 2;
     return sum;
   }
-  __device__ static Pair pair(const Parts& parts, int task) {
+  __device__ static Rows rows(const Parts& parts, int task) {
     int p = 0, output = 0;
     for (; task >= (parts.of[p].out + 1) / 2; ++p) {
       task -= (parts.of[p].out + 1) / 2;
       output += parts.of[p].out;
     }
-    const int row = task * 2;
-    return {p, p, row, row + 1 < parts.of[p].out ? row + 1 : -1, output + row};
+    return {p, task * 2, output + task * 2};
   }
 };
 // The same row of two matrices.
 struct SameRow {
+  static constexpr int kPart = 1, kRow = 0;
   __host__ __device__ static int tasks(const Parts& parts) { return parts.of[0].out; }
-  __device__ static Pair pair(const Parts&, int task) { return {0, 1, task, task, task}; }
+  __device__ static Rows rows(const Parts&, int task) { return {0, task, task}; }
 };
 
+// What becomes of two sums; ahead() is what that takes from memory, loaded before they are known.
 struct Put {
   float* y;
-  __device__ void operator()(const Pair& pair, float first, float second) const {
-    y[pair.output] = first;
-    if (pair.second >= 0) y[pair.output + 1] = second;
+  Rotation turn;
+  using Ahead = float2;
+  __device__ Ahead ahead(int output, bool) const {
+    return output < turn.outputs ? turn.angles[output % turn.d / 2] : make_float2(1, 0);
+  }
+  __device__ void operator()(int output, bool both, float2 sums, Ahead angle) const {
+    if (output < turn.outputs) sums = turned(sums, angle);
+    y[output] = sums.x;
+    if (both) y[output + 1] = sums.y;
   }
 };
 struct Add {
   float* y;
-  __device__ void operator()(const Pair& pair, float first, float second) const {
-    y[pair.output] += first;
-    if (pair.second >= 0) y[pair.output + 1] += second;
+  using Ahead = float2;
+  __device__ Ahead ahead(int output, bool both) const { return {y[output], both ? y[output + 1] : 0.0f}; }
+  __device__ void operator()(int output, bool both, float2 sums, Ahead before) const {
+    y[output] = before.x + sums.x;
+    if (both) y[output + 1] = before.y + sums.y;
   }
 };
 struct PutGated {
   bf16* out;
-  __device__ void operator()(const Pair& pair, float gate, float up) const {
-    out[pair.output] = __float2bfloat16_rn(silu(gate) * up);
+  struct Ahead {};
+  __device__ Ahead ahead(int, bool) const { return {}; }
+  __device__ void operator()(int output, bool, float2 sums, Ahead) const {
+    out[output] = __float2bfloat16_rn(silu(sums.x) * sums.y);
   }
 };
 
 // Steps of a warp through its rows, one after another without a pause between them: the loads of the next step, even
-// those of the next rows, are under way while this one is computed. The first are, while the input is prepared.
-template <class Form, class Rows>
-struct Walk {
-  const Parts* parts;
-  int tasks, lane, chunks, steps;
-  int task, step = 0;
-  Pair rows{};
+// those of the next rows, are under way while this one is computed. The first two are, while the input is prepared.
+template <class Form, class Pairs>
+class Walk {
+ public:
+  __device__ Walk(const Parts& of, int inputs)
+      : parts_(of),
+        tasks_(Pairs::tasks(of)),
+        chunks_(inputs / Form::kInputs),
+        steps_((chunks_ + kWarp * kLoads - 1) / (kWarp * kLoads)),
+        task(int(blockIdx.x) * kWarps + int(threadIdx.x) / kWarp) {
+    if (task < tasks_) rows_ = Pairs::rows(parts_, task);
+  }
 
-  __device__ Walk(const Parts& of, int inputs, int first_task)
-      : parts(&of),
-        tasks(Rows::tasks(of)),
-        lane(int(threadIdx.x) % kWarp),
-        chunks(inputs / Form::kInputs),
-        steps((chunks + kWarp * kLoads - 1) / (kWarp * kLoads)),
-        task(first_task) {
-    if (!done()) rows = Rows::pair(*parts, task);
-  }
-  __device__ bool done() const { return task >= tasks; }
-  __device__ bool last_step() const { return step + 1 == steps; }
-  __device__ void advance(int stride) {
-    if (++step < steps) return;
-    step = 0;
-    task += stride;
-    if (!done()) rows = Rows::pair(*parts, task);
-  }
-  __device__ int chunk(int load) const { return (step * kLoads + load) * kWarp + lane; }
-  __device__ void load(typename Form::Load (&to)[kRows][kLoads]) const {
-    const DecodeMatrix &first = parts->of[rows.part_first], &second = parts->of[rows.part_second];
+  /// Loads this step's weights and goes on to the next.
+  __device__ void load(typename Form::Load (&to)[kRows][kLoads]) {
+    if (task >= tasks_) return;
+    const DecodeMatrix &first = parts_.of[rows_.part], &second = parts_.of[rows_.part + Pairs::kPart];
+    const bool both = has_second(rows_);
+    const std::uint32_t at_first = std::uint32_t(rows_.row) * std::uint32_t(chunks_),
+                        at_second = at_first + std::uint32_t(Pairs::kRow * chunks_);
 #pragma unroll
     for (int l = 0; l < kLoads; ++l) {
-      if (done() || chunk(l) >= chunks) continue;
-      to[0][l] = Form::load(first, std::int64_t(rows.first) * chunks + chunk(l));
-      if (rows.second >= 0) to[1][l] = Form::load(second, std::int64_t(rows.second) * chunks + chunk(l));
+      const int at = chunk(step, l);
+      if (at >= chunks_) continue;
+      to[0][l] = Form::load(first, at_first + std::uint32_t(at));
+      if (both) to[1][l] = Form::load(second, at_second + std::uint32_t(at));
+    }
+    if (++step < steps_) return;
+    step = 0;
+    task += int(gridDim.x) * kWarps;
+    if (task < tasks_) rows_ = Pairs::rows(parts_, task);
+  }
+  __device__ bool has_second(const Rows& rows) const {
+    return rows.row + Pairs::kRow < parts_.of[rows.part + Pairs::kPart].out;
+  }
+  __device__ bool within(int of_task) const { return of_task < tasks_; }
+  __device__ bool last(int of_step) const { return of_step + 1 == steps_; }
+  __device__ void multiply(const typename Form::Load (&w)[kRows][kLoads], int of_step, const Inputs& inputs,
+                           float (&sums)[kRows]) const {
+#pragma unroll
+    for (int l = 0; l < kLoads; ++l) {
+      if (chunk(of_step, l) >= chunks_) continue;
+      sums[0] = Form::dot(w[0][l], inputs, chunk(of_step, l), sums[0]);
+      sums[1] = Form::dot(w[1][l], inputs, chunk(of_step, l), sums[1]);
     }
   }
+
+ private:
+  __device__ static int chunk(int of_step, int load) {
+    return (of_step * kLoads + load) * kWarp + int(threadIdx.x) % kWarp;
+  }
+  const Parts& parts_;
+  int tasks_, chunks_, steps_;
+  Rows rows_{};
+
+ public:
+  int task, step = 0;  ///< whose weights are loaded next
 };
 
-template <class Form, class Rows, class Take, class Give>
+template <class Form, class Pairs, class Take, class Give>
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     product_kernel(const __grid_constant__ Parts parts, int in, Take take, Give give) {
   float* shared = shared_memory<float>();
   const int stride = stride_of(in);
   const Inputs inputs{reinterpret_cast<float4*>(shared), shared + stride * kGroup, stride};
-  const int warps = int(gridDim.x) * kWarps;
-  Walk<Form, Rows> now(parts, in, int(blockIdx.x) * kWarps + int(threadIdx.x) / kWarp), next = now;
+  Walk<Form, Pairs> walk(parts, in);
   typename Form::Load loaded[kRows][kLoads] = {}, ahead[kRows][kLoads] = {};
-  now.load(loaded);
-  prepare(take, inputs, in);
+  int task = walk.task, step = walk.step;  // of `loaded`
+  walk.load(loaded);
+  int next_task = walk.task, next_step = walk.step;
+  walk.load(ahead);
+  take.before(inputs, in);
+  take(inputs, in);
+  __syncthreads();
+  if constexpr (Form::kSums) {
+    sum_groups(inputs, in);
+    __syncthreads();
+  }
 
   float sums[kRows] = {};
-  while (!now.done()) {
-    next.advance(warps);
-    next.load(ahead);
-#pragma unroll
-    for (int l = 0; l < kLoads; ++l) {
-      if (now.chunk(l) >= now.chunks) continue;
-      sums[0] = Form::dot(loaded[0][l], inputs, now.chunk(l), sums[0]);
-      sums[1] = Form::dot(loaded[1][l], inputs, now.chunk(l), sums[1]);
+  typename Give::Ahead other = {};
+  while (walk.within(task)) {
+    if (step == 0) {
+      const Rows rows = Pairs::rows(parts, task);
+      other = give.ahead(rows.output, walk.has_second(rows));
     }
-    if (now.last_step()) {
-      const float first = warp_sum(sums[0]), second = warp_sum(sums[1]);
-      if (now.lane == 0) {
-        const float *bias_first = parts.of[now.rows.part_first].bias,
-                    *bias_second = parts.of[now.rows.part_second].bias;
-        give(now.rows, first + (bias_first ? bias_first[now.rows.first] : 0.0f),
-             second + (bias_second && now.rows.second >= 0 ? bias_second[now.rows.second] : 0.0f));
+    walk.multiply(loaded, step, inputs, sums);
+    if (walk.last(step)) {
+      const float2 sum = {warp_sum(sums[0]), warp_sum(sums[1])};
+      if (threadIdx.x % kWarp == 0) {
+        const Rows rows = Pairs::rows(parts, task);
+        const bool both = walk.has_second(rows);
+        const float *first = parts.of[rows.part].bias, *second = parts.of[rows.part + Pairs::kPart].bias;
+        give(rows.output, both,
+             {sum.x + (first ? first[rows.row] : 0.0f),
+              sum.y + (second && both ? second[rows.row + Pairs::kRow] : 0.0f)},
+             other);
       }
       sums[0] = sums[1] = 0;
     }
-    now = next;
+    task = next_task, step = next_step;
 #pragma unroll
     for (int r = 0; r < kRows; ++r)
 #pragma unroll
       for (int l = 0; l < kLoads; ++l) loaded[r][l] = ahead[r][l];
+    next_task = walk.task, next_step = walk.step;
+    walk.load(ahead);
   }
 }
 
-template <class Form, class Rows, class Take, class Give>
+template <class Form, class Pairs, class Take, class Give>
 void launch_product(cudaStream_t stream, const Parts& parts, const Take& take, const Give& give) {
   int device = 0, multiprocessors = 0;
   check_cuda(cudaGetDevice(&device), "device of a product");
   check_cuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device), "multiprocessors");
-  const int in = parts.of[0].in, blocks = (Rows::tasks(parts) + kWarps - 1) / kWarps;
+  const int in = parts.of[0].in, blocks = (Pairs::tasks(parts) + kWarps - 1) / kWarps;
   launch(stream, dim3(unsigned(std::min(blocks, multiprocessors * kBlocksPerMultiprocessor))), dim3(kThreads),
-         shared_bytes(in), product_kernel<Form, Rows, Take, Give>, parts, in, take, give);
+         shared_bytes(in), product_kernel<Form, Pairs, Take, Give>, parts, in, take, give);
 }
 
-template <class Rows, class Take, class Give>
+template <class Pairs, class Take, class Give>
 void multiply(cudaStream_t stream, const Parts& parts, const Take& take, const Give& give) {
   if (parts.of[0].form == WeightForm::q4)
-    launch_product<GroupQ4, Rows>(stream, parts, take, give);
+    launch_product<GroupQ4, Pairs>(stream, parts, take, give);
   else if (parts.of[0].in % EightBf16::kInputs == 0)
-    launch_product<EightBf16, Rows>(stream, parts, take, give);
+    launch_product<EightBf16, Pairs>(stream, parts, take, give);
   else
-    launch_product<OneBf16, Rows>(stream, parts, take, give);
+    launch_product<OneBf16, Pairs>(stream, parts, take, give);
 }
 
 // ---- one token -----------------------------------------------------------------------------------------------------
@@ -308,16 +294,12 @@ void multiply(cudaStream_t stream, const Parts& parts, const Take& take, const G
 constexpr int kTokenThreads = 256;
 
 __global__ void __launch_bounds__(kTokenThreads)
-    embed_token_kernel(const bf16* __restrict__ table, const StepState* state, int width, float* __restrict__ x) {
+    embed_token_kernel(const bf16* __restrict__ table, const StepState* state, int width,
+                       const double* __restrict__ inv_freq, int pairs, float magnitude, float* __restrict__ x,
+                       float2* __restrict__ angles) {
   const int i = int(blockIdx.x) * kTokenThreads + int(threadIdx.x);
   if (i < width) x[i] = __bfloat162float(table[std::int64_t(state->token) * width + i]);
-}
-
-// A block a head, a thread a pair.
-__global__ void rotate_token_kernel(float2* x, const StepState* state, const double* __restrict__ inv_freq,
-                                    float magnitude) {
-  float2& pair = x[blockIdx.x * blockDim.x + threadIdx.x];
-  pair = turned(pair, angle_of(state->position, inv_freq[threadIdx.x], magnitude));
+  if (i < pairs) angles[i] = angle_of(state->position, inv_freq[i], magnitude);
 }
 
 constexpr int kIdsPerBlock = 4096;
@@ -369,20 +351,25 @@ int id_blocks(int vocab) { return (vocab + kIdsPerBlock - 1) / kIdsPerBlock; }
 
 }  // namespace
 
-void embed_token(cudaStream_t stream, const bf16* table, const StepState* state, int width, float* x) {
-  launch(stream, dim3(unsigned((width + kTokenThreads - 1) / kTokenThreads)), dim3(kTokenThreads), 0,
-         embed_token_kernel, table, state, width, x);
+void embed_token(cudaStream_t stream, const bf16* table, const StepState* state, int width, const double* inv_freq,
+                 int d, float magnitude, float* x, float2* angles) {
+  const int threads = std::max(width, d / 2);
+  launch(stream, dim3(unsigned((threads + kTokenThreads - 1) / kTokenThreads)), dim3(kTokenThreads), 0,
+         embed_token_kernel, table, state, width, inv_freq, d / 2, magnitude, x, angles);
 }
 
-void project(cudaStream_t stream, std::span<const DecodeMatrix> matrices, const NormedInput& input, float* y) {
+void project(cudaStream_t stream, std::span<const DecodeMatrix> matrices, const NormedInput& input,
+             const Rotation& rotation, float* y) {
+  int done = 0;
   for (std::size_t first = 0; first < matrices.size();) {  // a launch for each run of the same form
     Parts parts;
-    float* to = y;
+    Put put{y + done, rotation};
+    put.turn.outputs -= done;
     for (; first < matrices.size() && (parts.count == 0 || matrices[first].form == parts.of[0].form); ++first) {
       parts.of[parts.count++] = matrices[first];
-      y += matrices[first].out;
+      done += matrices[first].out;
     }
-    multiply<Neighbours>(stream, parts, TakeNormed{input}, Put{to});
+    multiply<Neighbours>(stream, parts, TakeNormed{input}, put);
   }
 }
 
@@ -393,12 +380,6 @@ void add_product(cudaStream_t stream, const DecodeMatrix& w, const bf16* x, floa
 void gate_up(cudaStream_t stream, const DecodeMatrix& gate, const DecodeMatrix& up, const NormedInput& input,
              bf16* out) {
   multiply<SameRow>(stream, Parts{{gate, up}, 2}, TakeNormed{input}, PutGated{out});
-}
-
-void rotate_token(cudaStream_t stream, float* x, int heads, int d, const StepState* state, const double* inv_freq,
-                  float magnitude) {
-  launch(stream, dim3(unsigned(heads)), dim3(unsigned(d / 2)), 0, rotate_token_kernel, reinterpret_cast<float2*>(x),
-         state, inv_freq, magnitude);
 }
 
 std::size_t arg_max_bytes(int vocab) { return std::size_t(id_blocks(vocab)) * sizeof(std::uint64_t); }

@@ -27,7 +27,7 @@ struct DecodeMatrix {
   const void* weights = nullptr;    ///< bf16 [out][in], or nibbles [out][in/32][16]: input k and k + 16 share byte k
   const __half2* scales = nullptr;  ///< q4: [out][in/32] {scale, offset}
   const float* bias = nullptr;      ///< [out] or null
-  int out = 0, in = 0;
+  int out = 0, in = 0;              ///< in: a multiple of 4
 };
 
 /// What the token of a step is, on the device: a captured graph reads it anew each time it is launched.
@@ -45,11 +45,21 @@ struct NormedInput {
   float eps = 0;
 };
 
-/// x [D] float32 = embedding row of state->token.
-void embed_token(cudaStream_t stream, const bf16* table, const StepState* state, int width, float* x);
+/// Which outputs of a product are heads to be rotated, and by how much.
+struct Rotation {
+  const float2* angles = nullptr;  ///< [d/2] cosine and sine of each pair of neighbours, times the model's magnitude
+  int d = 0;                       ///< of a head; even
+  int outputs = 0;                 ///< the first of all; a multiple of d
+};
 
-/// y float32 = W·h + bias of each of up to three matrices over the same inputs, one after another.
-void project(cudaStream_t stream, std::span<const DecodeMatrix> matrices, const NormedInput& input, float* y);
+/// x [D] float32 = embedding row of state->token; angles [d/2] of state->position, computed once for all layers.
+void embed_token(cudaStream_t stream, const bf16* table, const StepState* state, int width, const double* inv_freq,
+                 int d, float magnitude, float* x, float2* angles);
+
+/// y float32 = W·h + bias of each of up to three matrices over the same inputs, one after another; the first outputs
+/// rotated (each matrix that has any has a multiple of d outputs).
+void project(cudaStream_t stream, std::span<const DecodeMatrix> matrices, const NormedInput& input,
+             const Rotation& rotation, float* y);
 
 /// y [out] float32 += W·x + bias: the residual stream.
 void add_product(cudaStream_t stream, const DecodeMatrix& w, const bf16* x, float* y);
@@ -57,10 +67,6 @@ void add_product(cudaStream_t stream, const DecodeMatrix& w, const bf16* x, floa
 /// out [F] bfloat16 = silu(gate·h) ∘ (up·h). Both matrices have the same form.
 void gate_up(cudaStream_t stream, const DecodeMatrix& gate, const DecodeMatrix& up, const NormedInput& input,
              bf16* out);
-
-/// Rotates `heads` heads of x [heads][d] float32 in place by the angles of state->position.
-void rotate_token(cudaStream_t stream, float* x, int heads, int d, const StepState* state, const double* inv_freq,
-                  float magnitude);
 
 /// The largest of logits [V] that is not among banned [n] (ties: the lower id) becomes state->token and *best, and the
 /// state moves on by one position and row. If a logit is NaN or +∞, or none is finite, *best = −1 and the state stays.
