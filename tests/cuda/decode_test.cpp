@@ -35,7 +35,7 @@ struct Matrix {
   std::vector<double> raised;   ///< the largest that each weight is handled as: 4-bit ones are 128 steps higher
   std::vector<float> bias;
   DeviceArray<bf16> wide;
-  DeviceArray<std::uint8_t> nibbles;
+  DeviceArray<std::uint8_t> codes;
   DeviceArray<std::uint16_t> scales;
   DeviceArray<float> device_bias;
 };
@@ -54,6 +54,16 @@ class DecodeTest : public testing::Test {
       m.raised = m.weights;
       m.wide = to_device<bf16>(stream_, w, "weights");
       m.view.weights = m.wide.data();
+    } else if (form == WeightForm::q8) {
+      std::vector<std::uint8_t> codes(std::size_t(out * in));
+      for (std::uint8_t& code : codes) code = std::uint8_t(random_());
+      std::vector<std::uint16_t> scales;
+      for (int h = 0; h < out * in / 16; ++h) scales.push_back(f32_to_f16(0.01f * normal_(random_)));
+      for (std::size_t i = 0; i < codes.size(); ++i)
+        m.weights.push_back(double(f16_to_f32(scales[i / 16])) * (int(codes[i]) - 128));
+      m.raised = m.weights;
+      m.codes = to_device<std::uint8_t>(stream_, codes, "codes");
+      m.scales = to_device<std::uint16_t>(stream_, scales, "scales");
     } else {
       std::vector<std::uint8_t> nibbles(std::size_t(out * in / 2));
       for (std::uint8_t& byte : nibbles) byte = std::uint8_t(random_());
@@ -70,9 +80,11 @@ class DecodeTest : public testing::Test {
         m.weights.push_back(scale * q + offset);
         m.raised.push_back(scale * (128 + q) + std::abs(offset - 128 * scale));
       }
-      m.nibbles = to_device<std::uint8_t>(stream_, nibbles, "nibbles");
+      m.codes = to_device<std::uint8_t>(stream_, nibbles, "nibbles");
       m.scales = to_device<std::uint16_t>(stream_, scales, "scales");
-      m.view.weights = m.nibbles.data();
+    }
+    if (form != WeightForm::bfloat16) {
+      m.view.weights = m.codes.data();
       m.view.scales = reinterpret_cast<const __half2*>(m.scales.data());
     }
     if (!biased) return m;
@@ -132,11 +144,12 @@ TEST_F(DecodeTest, ProjectsUpToThreeMatrices) {
     int count, in;
     int d = 0, rotated = 0;  ///< heads that are rotated, and their outputs
   };
-  constexpr WeightForm b = WeightForm::bfloat16, q = WeightForm::q4;
+  constexpr WeightForm b = WeightForm::bfloat16, q = WeightForm::q4, e = WeightForm::q8;
   for (const Case& c :
        {Case{{b}, {1}, 1, 64}, Case{{b, b, b}, {40, 15, 7}, 3, 256}, Case{{b, b, b}, {5, 6, 3}, 3, 76},
-        Case{{q, q, q}, {33, 16, 17}, 3, 64}, Case{{q, b, q}, {8, 9, 10}, 3, 1056}, Case{{b}, {130}, 1, 2096},
-        Case{{q}, {66}, 1, 4128}, Case{{b, b, b}, {32, 16, 16}, 3, 64, 8, 48},
+        Case{{q, q, q}, {33, 16, 17}, 3, 64}, Case{{q, b, q}, {8, 9, 10}, 3, 1056},
+        Case{{e, e, e}, {33, 16, 17}, 3, 96}, Case{{e}, {66}, 1, 4128}, Case{{q, q, e}, {32, 16, 16}, 3, 256, 16, 48},
+        Case{{b}, {130}, 1, 2096}, Case{{q}, {66}, 1, 4128}, Case{{b, b, b}, {32, 16, 16}, 3, 64, 8, 48},
         Case{{q, b, b}, {40, 20, 20}, 3, 96, 20, 60}, Case{{b, q, q}, {24, 24, 24}, 3, 64, 24, 48}}) {
     std::vector<Matrix> matrices;
     std::vector<DecodeMatrix> views;
@@ -186,7 +199,7 @@ TEST_F(DecodeTest, ProjectsUpToThreeMatrices) {
 }
 
 TEST_F(DecodeTest, AddsAProduct) {
-  for (const WeightForm form : {WeightForm::bfloat16, WeightForm::q4})
+  for (const WeightForm form : {WeightForm::bfloat16, WeightForm::q8, WeightForm::q4})
     for (const int in : {32, 96, 608, 8000}) {
       const Matrix m = matrix(form, 37, in, in != 96);
       std::vector<bf16> x;
@@ -208,7 +221,7 @@ TEST_F(DecodeTest, AddsAProduct) {
 }
 
 TEST_F(DecodeTest, GatesUp) {
-  for (const WeightForm form : {WeightForm::bfloat16, WeightForm::q4})
+  for (const WeightForm form : {WeightForm::bfloat16, WeightForm::q8, WeightForm::q4})
     for (const int in : {32, 160, 1088}) {
       const Matrix gate = matrix(form, 45, in, true), up = matrix(form, 45, in, false);
       const std::vector<float> x = floats(std::size_t(in));

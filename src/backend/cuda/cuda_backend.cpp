@@ -72,7 +72,7 @@ CudaBackend::CudaBackend(const EngineOptions& options, const ModelConfig& config
     : config_(config),
       shape_{config.n_head, config.n_head_kv, config.head_dim, config.attention_scale},
       decode_by_(decode_by),
-      keep_q4_(options.compute == Compute::automatic),
+      keep_codes_(options.compute == Compute::automatic),
       tile_rows_(options.tile_rows),
       device_memory_(require_device().totalGlobalMem),
       gemm_(stream_),
@@ -86,7 +86,7 @@ CudaBackend::CudaBackend(const EngineOptions& options, const ModelConfig& config
           ": expected a multiple of 4 with --device cuda");
   keep_freed_memory();
   std::vector<WeightCopy> copies;
-  plan_ = place_weights(tensors, keep_q4_, nullptr, copies);
+  plan_ = place_weights(tensors, keep_codes_, nullptr, copies);
   const int asked = options.threads_batch > 0 ? options.threads_batch : options.threads;
   load_threads_ = asked > 0 ? asked : std::max(1, int(std::thread::hardware_concurrency()));
 
@@ -95,7 +95,9 @@ CudaBackend::CudaBackend(const EngineOptions& options, const ModelConfig& config
   const cudaDeviceProp found = properties(device);
   info_.isa = concat("sm_", found.major, found.minor);
   info_.compute = name(Compute::bf16);
-  info_.decode_compute = plan_.any_q4 ? "q4" : info_.compute;
+  info_.decode_compute = plan_.narrowest == WeightForm::q4   ? "q4"
+                         : plan_.narrowest == WeightForm::q8 ? "q8"
+                                                             : info_.compute;
   info_.attention = "f16 tensor cores";
   info_.gemm = Gemm::version();
   info_.threads = info_.threads_batch = 1;
@@ -188,7 +190,7 @@ std::size_t CudaBackend::cache_row_bytes(const CacheFormat& format) const {
 
 void CudaBackend::load(const ModelTensors& tensors, const std::function<void(const TensorView&)>& packed,
                        RunControl& control) {
-  weights_ = load_weights(stream_, tensors, keep_q4_, load_threads_, packed, control);
+  weights_ = load_weights(stream_, tensors, keep_codes_, load_threads_, packed, control);
   inv_freq_ = to_device<double>(stream_, config_.rope_inv_freq, "rotation frequencies");
 }
 

@@ -127,7 +127,7 @@ class CudaBackend final : public Backend {
   AttentionShape shape_;
   BackendInfo info_;
   DecodeBy decode_by_;
-  bool keep_q4_ = false;
+  bool keep_codes_ = false;
   int tile_rows_ = 0, load_threads_ = 1;
   std::size_t device_memory_;  ///< of the whole device, and proof that there is one: before the stream
   Weights plan_;               ///< sizes only

@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "backend/cuda/weights.hpp"
+#include "core/block_parts.hpp"
 #include "core/half.hpp"
 #include "core/quant_blocks.hpp"
 #include "core/round.hpp"
@@ -13,8 +14,7 @@ namespace {
 
 constexpr std::size_t kStaged = std::size_t(32) << 20;    // bytes copied at a time, at least a row
 constexpr std::size_t kPerThread = std::size_t(1) << 18;  // bytes worth a thread of their own
-constexpr std::int64_t kGroup = 32;                       // weights of a Q4_0 or Q4_1 block
-constexpr std::int64_t kNibbles = 16, kScales = 4;        // bytes of such a block in WeightForm::q4
+constexpr int kGroup = 32, kScales = 4;                   // weights, and bytes of their scales
 
 // Two pieces of pinned host memory, each with an event that says when the device has read it.
 class Staging {
@@ -80,8 +80,8 @@ std::size_t device_row(const WeightCopy& copy) {
       return cols * sizeof(float);
     case WeightCopy::Form::bfloat16:
       return cols * sizeof(bf16);
-    case WeightCopy::Form::q4:
-      return cols / kGroup * (kNibbles + kScales);
+    case WeightCopy::Form::codes:
+      return cols / kGroup * std::size_t(group_bytes(copy.codes));
     case WeightCopy::Form::zeros:
       break;
   }
@@ -102,45 +102,66 @@ void convert_row(const WeightCopy& copy, std::int64_t row, std::byte* to) {
   for (std::size_t k = 0; k < cols; ++k) bits[k] = f32_to_bf16(values[k]);
 }
 
-// Row `row` of a Q4_0 or Q4_1 tensor apart: nibbles, which lie in the file as decode wants them, and scales.
-void split_row(const TensorView& t, std::int64_t row, std::byte* nibbles, std::byte* scales) {
-  const std::size_t block = info(t.type).block_bytes;
+// Group g of a block that was taken apart, as `form` has it: integers, and two float16.
+void write_group(const BlockParts& block, const BlockShape& shape, bool super_block, int g, WeightForm form,
+                 std::byte* codes, std::byte* scales) {
+  const float d = f16_to_f32(block.d), m = f16_to_f32(block.m);
+  const auto scale_of = [&](int k) { return super_block ? d * float(block.sc[k / shape.scale_group]) : d; };
+  const std::uint8_t* q = block.q + g * kGroup;
+  std::uint16_t pair[2];
+  if (form == WeightForm::q4) {
+    const float scale = scale_of(g * kGroup), offset = super_block ? -(m * float(block.mn[g])) : m;
+    pair[0] = f32_to_f16(scale);
+    pair[1] = f32_to_f16(offset - float(shape.zero) * scale);  // Q4_0's is exact: its zero is a power of two
+    for (int k = 0; k < kGroup / 2; ++k) codes[k] = std::byte(q[k] | q[k + kGroup / 2] << 4);
+  } else {
+    for (int half = 0; half < 2; ++half) pair[half] = f32_to_f16(scale_of(g * kGroup + half * kGroup / 2));
+    for (int k = 0; k < kGroup; ++k)
+      codes[k] = std::byte(128 + (shape.levels ? int(kIq4Levels[q[k]]) : int(q[k]) - shape.zero));
+  }
+  std::memcpy(scales, pair, kScales);
+}
+
+// Row `row` of a tensor apart: integers and scales.
+void split_row(const WeightCopy& copy, std::int64_t row, std::byte* codes, std::byte* scales) {
+  const TensorView& t = copy.tensor;
+  const DTypeInfo& type = info(t.type);
+  const BlockShape shape = block_shape(t.type);
+  const int groups = int(type.block_weights) / kGroup;
   const std::byte* from = t.data + std::size_t(row) * row_bytes(t.type, std::size_t(t.cols));
-  for (std::int64_t g = 0; g < t.cols / kGroup; ++g, from += block) {
-    std::uint16_t scale[2];
-    std::memcpy(scale, from, t.type == DType::q4_1 ? kScales : kScales / 2);
-    if (t.type == DType::q4_0) scale[1] = f32_to_f16(-8 * f16_to_f32(scale[0]));  // exact: a power of two
-    std::memcpy(scales + g * kScales, scale, kScales);
-    std::memcpy(nibbles + g * kNibbles, from + (block - kNibbles), kNibbles);
+  BlockParts block;
+  for (std::int64_t k = 0; k < t.cols; k += std::int64_t(type.block_weights), from += type.block_bytes) {
+    read_block(t.type, reinterpret_cast<const std::uint8_t*>(from), block);
+    for (int g = 0; g < groups; ++g, codes += code_bytes(copy.codes), scales += kScales)
+      write_group(block, shape, groups > 1, g, copy.codes, codes, scales);
   }
 }
 
 void send_rows(const WeightCopy& copy, std::int64_t first, std::int64_t n, int threads, Staging& staging) {
   const std::size_t row = device_row(copy);
   std::byte *memory = staging.next(), *to = static_cast<std::byte*>(copy.to);
-  if (copy.form != WeightCopy::Form::q4) {
+  if (copy.form != WeightCopy::Form::codes) {
     on_threads(threads, std::size_t(n) * row, n,
                [&](std::int64_t i) { convert_row(copy, first + i, memory + std::size_t(i) * row); });
     staging.send(to + std::size_t(first) * row, 0, std::size_t(n) * row);
     return;
   }
-  const std::int64_t groups = copy.tensor.cols / kGroup;
-  std::byte* scales = memory + n * groups * kNibbles;
-  on_threads(threads, std::size_t(n) * row, n, [&](std::int64_t i) {
-    split_row(copy.tensor, first + i, memory + i * groups * kNibbles, scales + i * groups * kScales);
-  });
-  staging.send(to + first * groups * kNibbles, 0, std::size_t(n * groups * kNibbles));
-  staging.send(copy.scales + first * groups, std::size_t(n * groups * kNibbles), std::size_t(n * groups * kScales));
+  const std::int64_t groups = copy.tensor.cols / kGroup, codes = groups * code_bytes(copy.codes);
+  std::byte* scales = memory + n * codes;
+  on_threads(threads, std::size_t(n) * row, n,
+             [&](std::int64_t i) { split_row(copy, first + i, memory + i * codes, scales + i * groups * kScales); });
+  staging.send(to + first * codes, 0, std::size_t(n * codes));
+  staging.send(copy.scales + first * groups, std::size_t(n * codes), std::size_t(n * groups * kScales));
 }
 
 }  // namespace
 
-Weights load_weights(cudaStream_t stream, const ModelTensors& tensors, bool keep_q4, int threads,
+Weights load_weights(cudaStream_t stream, const ModelTensors& tensors, bool keep_codes, int threads,
                      const std::function<void(const TensorView&)>& packed, RunControl& control) {
   std::vector<WeightCopy> copies;
-  DeviceBuffer memory(stream, place_weights(tensors, keep_q4, nullptr, copies).bytes, "weights");
+  DeviceBuffer memory(stream, place_weights(tensors, keep_codes, nullptr, copies).bytes, "weights");
   copies.clear();
-  Weights weights = place_weights(tensors, keep_q4, static_cast<std::byte*>(memory.data()), copies);
+  Weights weights = place_weights(tensors, keep_codes, static_cast<std::byte*>(memory.data()), copies);
   weights.memory = std::move(memory);
   std::size_t longest = 0;
   for (const WeightCopy& copy : copies) longest = std::max(longest, device_row(copy));

@@ -10,9 +10,31 @@ namespace fastkv::cuda {
 namespace {
 
 constexpr std::int64_t kAlignment = 256;
-constexpr std::int64_t kGroup = 32;  // weights of a Q4_0 or Q4_1 block
+constexpr std::int64_t kGroup = 32;  // weights
 
-bool is_q4(const TensorView& t) { return t.type == DType::q4_0 || t.type == DType::q4_1; }
+// What decode reads of a tensor: integers that a form holds exactly, whose scales round to float16 at most.
+WeightForm form_of(const TensorView& t) {
+  switch (t.type) {
+    case DType::q4_0:
+    case DType::q4_1:
+    case DType::q4_k:
+      return WeightForm::q4;
+    case DType::q5_0:
+    case DType::q8_0:
+    case DType::q3_k:
+    case DType::q6_k:
+    case DType::iq4_nl:
+    case DType::iq4_xs:
+      return WeightForm::q8;
+    case DType::f32:
+    case DType::f16:
+    case DType::bf16:
+    case DType::q5_1:  // five bits and an offset
+    case DType::q5_k:
+      break;
+  }
+  return WeightForm::bfloat16;
+}
 std::int64_t size(const TensorView& t) { return t.rows * t.cols; }
 
 // A tensor of a linear layer and where decode's description of it goes.
@@ -24,14 +46,15 @@ struct Part {
 
 class Layout {
  public:
-  Layout(std::byte* base, bool keep_q4, std::vector<WeightCopy>& copies)
-      : base_(base), keep_q4_(keep_q4), copies_(copies) {}
+  Layout(std::byte* base, bool keep_codes, std::vector<WeightCopy>& copies)
+      : base_(base), keep_codes_(keep_codes), copies_(copies) {}
 
   Weights place(const ModelTensors& t) {
     Weights w;
     auto* embedding = take<bf16>(size(t.token_embd));
     w.token_embd = embedding;
-    copy(WeightCopy::Form::bfloat16, t.token_embd, embedding, !(t.tied && keep_q4_ && is_q4(t.token_embd)));
+    copy(WeightCopy::Form::bfloat16, t.token_embd, embedding,
+         !t.tied || kept_form(t.token_embd) == WeightForm::bfloat16);
     w.output_norm = floats(t.output_norm, true);
     const Part output{t.output, t.output_bias, w.decode_output};
     w.output = t.tied ? linear({&output, 1}, embedding) : linear({&output, 1});
@@ -42,16 +65,16 @@ class Layout {
       layer.kv = linear(std::array{Part{l.k, l.k_bias, layer.decode_qkv[1]}, Part{l.v, l.v_bias, layer.decode_qkv[2]}});
       layer.o = linear(std::array{Part{l.o, l.o_bias, layer.decode_o}});
       layer.ffn_norm = floats(l.ffn_norm, true);
-      // decode reads rows of both together: in 4 bits if both are
-      const bool pair_q4 = is_q4(l.gate) && is_q4(l.up);
+      // decode reads rows of both together
+      const bool same_form = form_of(l.gate) == form_of(l.up);
       layer.gate_up =
           linear(std::array{Part{l.gate, l.gate_bias, layer.decode_gate}, Part{l.up, l.up_bias, layer.decode_up}},
-                 nullptr, pair_q4);
+                 nullptr, same_form);
       layer.down = linear(std::array{Part{l.down, l.down_bias, layer.decode_down}});
     }
     w.bytes = std::size_t(used_);
     w.decode_bytes = decode_bytes_;
-    w.any_q4 = any_q4_;
+    w.narrowest = narrowest_;
     return w;
   }
 
@@ -62,8 +85,9 @@ class Layout {
     used_ += round_up(count * std::int64_t(sizeof(T)), kAlignment);
     return at;
   }
-  void copy(WeightCopy::Form form, const TensorView& t, void* to, bool last, __half2* scales = nullptr) {
-    copies_.push_back({form, t, to, scales, 0, last});
+  WeightForm kept_form(const TensorView& t) const { return keep_codes_ ? form_of(t) : WeightForm::bfloat16; }
+  void copy(WeightCopy::Form form, const TensorView& t, void* to, bool last) {
+    copies_.push_back({form, t, to, nullptr, 0, last});
   }
   const float* floats(const TensorView& t, bool last) {
     if (!t) return nullptr;
@@ -73,7 +97,7 @@ class Layout {
   }
 
   /// Matrices over the same inputs, rows after one another; `placed`: they (one) lie there already.
-  Linear linear(std::span<const Part> parts, bf16* placed = nullptr, bool may_be_q4 = true) {
+  Linear linear(std::span<const Part> parts, bf16* placed = nullptr, bool may_be_codes = true) {
     Linear out;
     out.in = parts[0].w.cols;
     bool biased = false;
@@ -84,9 +108,9 @@ class Layout {
     bf16* at = placed ? placed : take<bf16>(out.out * out.in);
     out.w = at;
     for (const Part& part : parts) {
-      const bool q4 = keep_q4_ && may_be_q4 && is_q4(part.w);
-      if (!placed) copy(WeightCopy::Form::bfloat16, part.w, at, !q4);
-      describe(part, at, q4);
+      const WeightForm form = may_be_codes ? kept_form(part.w) : WeightForm::bfloat16;
+      if (!placed) copy(WeightCopy::Form::bfloat16, part.w, at, form == WeightForm::bfloat16);
+      describe(part, at, form);
       at += size(part.w);
     }
     if (!biased) return out;
@@ -113,31 +137,30 @@ class Layout {
       copies_.push_back({WeightCopy::Form::zeros, {}, to, nullptr, std::size_t(part.w.rows) * sizeof(T), false});
   }
 
-  void describe(const Part& part, const bf16* as_bf16, bool q4) {
-    part.decode = {WeightForm::bfloat16, as_bf16, nullptr, nullptr, int(part.w.rows), int(part.w.cols)};
-    decode_bytes_ += std::size_t(size(part.w)) * (q4 ? 20 : 64) / kGroup;
-    if (!q4) return;
-    auto* nibbles = take<std::byte>(size(part.w) / 2);
+  void describe(const Part& part, const bf16* as_bf16, WeightForm form) {
+    part.decode = {form, as_bf16, nullptr, nullptr, int(part.w.rows), int(part.w.cols)};
+    decode_bytes_ += std::size_t(size(part.w)) * std::size_t(group_bytes(form)) / kGroup;
+    narrowest_ = std::max(narrowest_, form);
+    if (form == WeightForm::bfloat16) return;
+    auto* codes = take<std::byte>(size(part.w) / kGroup * code_bytes(form));
     auto* scales = take<__half2>(size(part.w) / kGroup);
-    part.decode.form = WeightForm::q4;
-    part.decode.weights = nibbles;
+    part.decode.weights = codes;
     part.decode.scales = scales;
-    copy(WeightCopy::Form::q4, part.w, nibbles, true, scales);
-    any_q4_ = true;
+    copies_.push_back({WeightCopy::Form::codes, part.w, codes, scales, 0, true, form});
   }
 
   std::byte* base_;
-  bool keep_q4_;
+  bool keep_codes_;
   std::vector<WeightCopy>& copies_;
   std::int64_t used_ = 0;
   std::size_t decode_bytes_ = 0;
-  bool any_q4_ = false;
+  WeightForm narrowest_ = WeightForm::bfloat16;
 };
 
 }  // namespace
 
-Weights place_weights(const ModelTensors& tensors, bool keep_q4, std::byte* base, std::vector<WeightCopy>& copies) {
-  return Layout(base, keep_q4, copies).place(tensors);
+Weights place_weights(const ModelTensors& tensors, bool keep_codes, std::byte* base, std::vector<WeightCopy>& copies) {
+  return Layout(base, keep_codes, copies).place(tensors);
 }
 
 }  // namespace fastkv::cuda

@@ -31,10 +31,10 @@ struct Weights {
   const float* output_norm = nullptr;  ///< [D]
   Linear output;                       ///< [V, D]; token_embd if tied
   DecodeMatrix decode_output;
-  std::vector<LayerWeights> layers;  ///< [N]
-  std::size_t bytes = 0;             ///< of all
-  std::size_t decode_bytes = 0;      ///< of these, what every token reads
-  bool any_q4 = false;               ///< decode reads some matrix in 4 bits
+  std::vector<LayerWeights> layers;             ///< [N]
+  std::size_t bytes = 0;                        ///< of all
+  std::size_t decode_bytes = 0;                 ///< of these, what every token reads
+  WeightForm narrowest = WeightForm::bfloat16;  ///< of what decode reads
   DeviceBuffer memory;
 };
 
@@ -43,23 +43,24 @@ struct WeightCopy {
   enum class Form {
     float32,
     bfloat16,
-    q4,
+    codes,
     zeros
-  } form;  ///< q4: nibbles to `to`, scales to `scales`; zeros: of `bytes`
+  } form;  ///< codes: integers to `to`, scales to `scales`; zeros: of `bytes`
   TensorView tensor;
   void* to = nullptr;
   __half2* scales = nullptr;
   std::size_t bytes = 0;
-  bool last = false;  ///< of this tensor
+  bool last = false;                        ///< of this tensor
+  WeightForm codes = WeightForm::bfloat16;  ///< q8 or q4
 };
 
-/// Lays all weights out from `base` (null: to know the bytes) and appends what is to be copied there. `keep_q4`:
-/// matrices that the file has as Q4_0 or Q4_1 are kept in 4 bits too, for decode.
-Weights place_weights(const ModelTensors& tensors, bool keep_q4, std::byte* base, std::vector<WeightCopy>& copies);
+/// Lays all weights out from `base` (null: to know the bytes) and appends what is to be copied there. `keep_codes`:
+/// matrices whose integers in the file fit a form of decode are kept in that too, beside the prompt's bfloat16.
+Weights place_weights(const ModelTensors& tensors, bool keep_codes, std::byte* base, std::vector<WeightCopy>& copies);
 
 /// Dequantises every tensor once, on `threads` host threads, and copies it to the device (weight_loader.cpp); then
 /// calls `packed` (may be empty) for it. work counts file bytes.
-Weights load_weights(cudaStream_t stream, const ModelTensors& tensors, bool keep_q4, int threads,
+Weights load_weights(cudaStream_t stream, const ModelTensors& tensors, bool keep_codes, int threads,
                      const std::function<void(const TensorView&)>& packed, RunControl& control);
 
 }  // namespace fastkv::cuda

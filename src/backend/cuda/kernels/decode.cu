@@ -283,6 +283,8 @@ template <class Pairs, class Take, class Give>
 void multiply(cudaStream_t stream, const Parts& parts, const Take& take, const Give& give) {
   if (parts.of[0].form == WeightForm::q4)
     launch_product<GroupQ4, Pairs>(stream, parts, take, give);
+  else if (parts.of[0].form == WeightForm::q8)
+    launch_product<SixteenQ8, Pairs>(stream, parts, take, give);
   else if (parts.of[0].in % EightBf16::kInputs == 0)
     launch_product<EightBf16, Pairs>(stream, parts, take, give);
   else

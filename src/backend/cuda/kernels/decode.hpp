@@ -15,17 +15,22 @@ namespace fastkv::cuda {
 
 using bf16 = __nv_bfloat16;
 
-/// Weights of decode on the device: bfloat16, or the file's own 4-bit integers so that a token reads a quarter.
+/// Weights of decode on the device: bfloat16, or the file's own integers, so that a token reads half or a third.
 enum class WeightForm {
   bfloat16,  ///< [out, in]
-  q4,        ///< w = scale · q + offset, 4-bit q, scale and offset float16 per 32 inputs (Q4_0, Q4_1); in % 32 = 0
+  q8,        ///< w = scale · q, 8-bit q, scale float16 per 16 inputs; in % 32 = 0
+  q4,        ///< w = scale · q + offset, 4-bit q, scale and offset float16 per 32 inputs; in % 32 = 0
 };
+/// Bytes of 32 weights: all, and those of the integers alone.
+constexpr int group_bytes(WeightForm form) { return form == WeightForm::q4 ? 20 : form == WeightForm::q8 ? 36 : 64; }
+constexpr int code_bytes(WeightForm form) { return form == WeightForm::bfloat16 ? 64 : group_bytes(form) - 4; }
 
 /// A matrix [out, in] of decode.
 struct DecodeMatrix {
   WeightForm form = WeightForm::bfloat16;
-  const void* weights = nullptr;    ///< bf16 [out][in], or nibbles [out][in/32][16]: input k and k + 16 share byte k
-  const __half2* scales = nullptr;  ///< q4: [out][in/32] {scale, offset}
+  /// bf16 [out][in]; q8: bytes q + 128 [out][in]; q4: nibbles [out][in/32][16], input k and k + 16 share byte k
+  const void* weights = nullptr;
+  const __half2* scales = nullptr;  ///< [out][in/32]; q8: of both halves of the inputs; q4: {scale, offset}
   const float* bias = nullptr;      ///< [out] or null
   int out = 0, in = 0;              ///< in: a multiple of 4
 };

@@ -13,8 +13,8 @@ namespace fastkv::cuda {
 inline constexpr int kGroup = 32;  ///< inputs that share a scale
 
 /// Inputs as float32, in quartets: quartet j of group b lies at j · stride + b, where stride is 1 above a multiple
-/// of 4. Lanes that read the same quartet of neighbouring groups (4-bit weights) or eight neighbouring inputs each
-/// (bfloat16 ones) meet no bank twice. Zeros beyond the last input.
+/// of 4. Lanes that read the same quartet of neighbouring groups (4-bit weights), of their halves (8-bit ones) or eight
+/// neighbouring inputs each (bfloat16) meet no bank twice. Zeros beyond the last input.
 struct Inputs {
   float4* quartets;  ///< [8][stride]
   float* sums;       ///< [groups] of each group, for forms that ask for them
@@ -62,6 +62,36 @@ struct OneBf16 {
     const float4 x = inputs.quartet(chunk / 4);
     const float value = chunk % 4 == 0 ? x.x : chunk % 4 == 1 ? x.y : chunk % 4 == 2 ? x.z : x.w;
     return sum + __bfloat162float(w) * value;
+  }
+};
+
+/// Half a group of 8-bit weights. Byte b below the bits of 2^23 is 2^23 + b: a subtraction makes it exactly q, and both
+/// are faster than a conversion.
+struct SixteenQ8 {
+  static constexpr int kInputs = kGroup / 2;
+  static constexpr bool kSums = false;
+  struct Load {
+    uint4 bytes;
+    __half scale;
+  };
+  __device__ __forceinline__ static Load load(const DecodeMatrix& w, std::uint32_t at) {
+    return {static_cast<const uint4*>(w.weights)[at], reinterpret_cast<const __half*>(w.scales)[at]};
+  }
+  __device__ __forceinline__ static float code(std::uint32_t bytes, int number) {
+    return __uint_as_float(__byte_perm(bytes, 0x4b000000u, 0x7440u + unsigned(number))) - (0x1p23f + 128);
+  }
+  __device__ __forceinline__ static float dot(const Load& w, const Inputs& inputs, int chunk, float sum) {
+    const std::uint32_t words[4] = {w.bytes.x, w.bytes.y, w.bytes.z, w.bytes.w};
+    float codes = 0;  // Σ q·x
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float4 x = inputs.quartet(chunk * 4 + i);
+      codes += code(words[i], 0) * x.x;
+      codes += code(words[i], 1) * x.y;
+      codes += code(words[i], 2) * x.z;
+      codes += code(words[i], 3) * x.w;
+    }
+    return sum + __half2float(w.scale) * codes;
   }
 };
 
