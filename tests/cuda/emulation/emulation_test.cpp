@@ -139,6 +139,24 @@ TEST(Emulation, ExceptionsReachTheLaunch) {
   for_each_schedule([&] { EXPECT_THROW(launch(stream, 4, 64, 0, throwing_kernel), std::range_error); });
 }
 
+void awaiting_kernel(int* out, int idle) {
+  if (int(threadIdx.x) < idle) return;
+  cuda::await_predecessor();
+  out[threadIdx.x] = 1;
+}
+
+TEST(Emulation, KernelsThatBeginEarlyWaitInEveryThread) {
+  cuda::Stream stream;
+  for_each_schedule([&] {
+    cuda::DeviceArray<int> out(stream, 64, "out");
+    launch(stream, 2, 64, 0, awaiting_kernel, out.data(), 3);
+    cuda::launch_early(stream, 2, 64, 0, awaiting_kernel, out.data(), 0);
+    EXPECT_EQ(cuda::to_host(stream, out.data(), out.size()), std::vector<int>(64, 1));
+    const std::string fault = fault_of([&] { cuda::launch_early(stream, 2, 64, 0, awaiting_kernel, out.data(), 1); });
+    EXPECT_NE(fault.find("does not wait"), std::string::npos) << fault;
+  });
+}
+
 TEST(Emulation, LaunchesOutsideTheLimitsFail) {
   cuda::Stream stream;
   EXPECT_THROW(launch(stream, 0, 32, 0, throwing_kernel), Error);

@@ -26,6 +26,7 @@ struct Thread {
   Block* block = nullptr;
   int number = 0;  ///< in the block
   bool started = false;
+  bool awaited = false;  ///< the kernel before this one
   void* context = nullptr;  ///< where the fiber goes on
   void* stack = nullptr;
   std::vector<Copy> copies;

@@ -234,6 +234,7 @@ class Split {
 
 template <int kHeads, int kLanes>
 __global__ void __launch_bounds__(kThreads, 2) attention_decode_kernel(Operands p) {
+  await_predecessor();
   Split<kHeads, kLanes>(p, shared_memory<float>()).run();
 }
 
@@ -241,6 +242,7 @@ __global__ void __launch_bounds__(kThreads, 2) attention_decode_kernel(Operands 
 __global__ void __launch_bounds__(kCombineThreads) combine_splits_kernel(Operands p) {
   __shared__ float warp_values[kCombineWarps][kMaxHeadDim];
   __shared__ float warp_sums[kCombineWarps];
+  await_predecessor();
   const int lane = int(threadIdx.x) % kWarp, warp = int(threadIdx.x) / kWarp, head = int(blockIdx.x);
   const int splits = splits_of(p.rows(shared_head(head, p.heads, p.cache.stored_heads)));
   float top = -INFINITY;
@@ -275,8 +277,8 @@ template <int kHeads, int kLanes>
 void launch_splits(cudaStream_t stream, const Operands& operands, int splits) {
   const int stored = operands.cache.stored_heads;
   const dim3 grid(unsigned(splits), unsigned(stored), unsigned(ceil_div(operands.heads / stored, kHeads)));
-  launch(stream, grid, dim3(kThreads), Split<kHeads, kLanes>::shared_bytes(operands.d),
-         attention_decode_kernel<kHeads, kLanes>, operands);
+  launch_early(stream, grid, dim3(kThreads), Split<kHeads, kLanes>::shared_bytes(operands.d),
+               attention_decode_kernel<kHeads, kLanes>, operands);
 }
 template <int kHeads>
 void launch_splits(cudaStream_t stream, const Operands& operands, int splits) {
@@ -306,7 +308,7 @@ void attention_decode(cudaStream_t stream, const AttentionShape& shape, const To
     launch_splits<4>(stream, operands, splits);
   else
     launch_splits<8>(stream, operands, splits);
-  launch(stream, dim3(unsigned(shape.heads)), dim3(kCombineThreads), 0, combine_splits_kernel, operands);
+  launch_early(stream, dim3(unsigned(shape.heads)), dim3(kCombineThreads), 0, combine_splits_kernel, operands);
 }
 
 }  // namespace fastkv::cuda

@@ -231,6 +231,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   int next_task = walk.task, next_step = walk.step;
   walk.load(ahead);
   take.before(inputs, in);
+  await_predecessor();
   take(inputs, in);
   __syncthreads();
   if constexpr (Form::kSums) {
@@ -275,8 +276,8 @@ void launch_product(cudaStream_t stream, const Parts& parts, const Take& take, c
   check_cuda(cudaGetDevice(&device), "device of a product");
   check_cuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device), "multiprocessors");
   const int in = parts.of[0].in, blocks = (Pairs::tasks(parts) + kWarps - 1) / kWarps;
-  launch(stream, dim3(unsigned(std::min(blocks, multiprocessors * kBlocksPerMultiprocessor))), dim3(kThreads),
-         shared_bytes(in), product_kernel<Form, Pairs, Take, Give>, parts, in, take, give);
+  launch_early(stream, dim3(unsigned(std::min(blocks, multiprocessors * kBlocksPerMultiprocessor))), dim3(kThreads),
+               shared_bytes(in), product_kernel<Form, Pairs, Take, Give>, parts, in, take, give);
 }
 
 template <class Pairs, class Take, class Give>
@@ -300,6 +301,7 @@ __global__ void __launch_bounds__(kTokenThreads)
                        const double* __restrict__ inv_freq, int pairs, float magnitude, float* __restrict__ x,
                        float2* __restrict__ angles) {
   const int i = int(blockIdx.x) * kTokenThreads + int(threadIdx.x);
+  await_predecessor();
   if (i < width) x[i] = __bfloat162float(table[std::int64_t(state->token) * width + i]);
   if (i < pairs) angles[i] = angle_of(state->position, inv_freq[i], magnitude);
 }
@@ -322,9 +324,10 @@ __device__ bool is_finite(std::uint64_t order) {
 
 // best [blocks] = the first in order of each block's ids.
 __global__ void __launch_bounds__(kTokenThreads)
-    best_of_blocks_kernel(const float* __restrict__ logits, int vocab, const std::int32_t* __restrict__ banned,
-                          int n_banned, std::uint64_t* __restrict__ best) {
+    best_of_blocks_kernel(const float* logits, int vocab, const std::int32_t* banned, int n_banned,
+                          std::uint64_t* best) {
   __shared__ typename BestOfBlock::TempStorage shared;
+  await_predecessor();
   const int begin = int(blockIdx.x) * kIdsPerBlock, end = min(vocab, begin + kIdsPerBlock);
   std::uint64_t first = ~std::uint64_t(0);
   for (int id = begin + int(threadIdx.x); id < end; id += kTokenThreads) {
@@ -338,8 +341,9 @@ __global__ void __launch_bounds__(kTokenThreads)
 }
 
 __global__ void __launch_bounds__(kTokenThreads)
-    best_of_all_kernel(const std::uint64_t* __restrict__ of_blocks, int blocks, StepState* state, std::int32_t* best) {
+    best_of_all_kernel(const std::uint64_t* of_blocks, int blocks, StepState* state, std::int32_t* best) {
   __shared__ typename BestOfBlock::TempStorage shared;
+  await_predecessor();
   std::uint64_t first = ~std::uint64_t(0);
   for (int b = int(threadIdx.x); b < blocks; b += kTokenThreads) first = Lower{}(first, of_blocks[b]);
   first = BestOfBlock(shared).Reduce(first, Lower{});
@@ -356,8 +360,8 @@ int id_blocks(int vocab) { return (vocab + kIdsPerBlock - 1) / kIdsPerBlock; }
 void embed_token(cudaStream_t stream, const bf16* table, const StepState* state, int width, const double* inv_freq,
                  int d, float magnitude, float* x, float2* angles) {
   const int threads = std::max(width, d / 2);
-  launch(stream, dim3(unsigned((threads + kTokenThreads - 1) / kTokenThreads)), dim3(kTokenThreads), 0,
-         embed_token_kernel, table, state, width, inv_freq, d / 2, magnitude, x, angles);
+  launch_early(stream, dim3(unsigned((threads + kTokenThreads - 1) / kTokenThreads)), dim3(kTokenThreads), 0,
+               embed_token_kernel, table, state, width, inv_freq, d / 2, magnitude, x, angles);
 }
 
 void project(cudaStream_t stream, std::span<const DecodeMatrix> matrices, const NormedInput& input,
@@ -390,9 +394,9 @@ void arg_max(cudaStream_t stream, const float* logits, int vocab, const std::int
              StepState* state, std::int32_t* best) {
   auto* of_blocks = static_cast<std::uint64_t*>(work);
   const int blocks = id_blocks(vocab);
-  launch(stream, dim3(unsigned(blocks)), dim3(kTokenThreads), 0, best_of_blocks_kernel, logits, vocab, banned, n_banned,
-         of_blocks);
-  launch(stream, dim3(1), dim3(kTokenThreads), 0, best_of_all_kernel, of_blocks, blocks, state, best);
+  launch_early(stream, dim3(unsigned(blocks)), dim3(kTokenThreads), 0, best_of_blocks_kernel, logits, vocab, banned,
+               n_banned, of_blocks);
+  launch_early(stream, dim3(1), dim3(kTokenThreads), 0, best_of_all_kernel, of_blocks, blocks, state, best);
 }
 
 }  // namespace fastkv::cuda

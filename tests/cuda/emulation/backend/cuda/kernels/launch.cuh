@@ -29,20 +29,41 @@ void check_argument(T argument) {
   }
 }
 
-}  // namespace emulated
+/// Runs `kernel` as the thread that is current.
+template <class... Params>
+void run(bool early, void (*kernel)(Params...), const std::tuple<std::decay_t<Params>...>& values) {
+  emulation::current->awaited = false;
+  std::apply(kernel, values);
+  if (early && !emulation::current->awaited)
+    throw emulation::Fault("a kernel that may begin early does not wait for the one before it");
+}
 
 template <class... Params, class... Args>
-void launch(cudaStream_t stream, dim3 grid, dim3 block, std::size_t shared_bytes, void (*kernel)(Params...),
-            Args&&... args) {
+void give(bool early, cudaStream_t stream, dim3 grid, dim3 block, std::size_t shared_bytes, void (*kernel)(Params...),
+          Args&&... args) {
   const std::uint64_t threads = std::uint64_t(block.x) * block.y * block.z;
   const bool fits = threads > 0 && threads <= 1024 && block.z <= 64 && shared_bytes <= kMostSharedBytes && grid.x > 0 &&
                     grid.x <= 0x7fffffffu && grid.y > 0 && grid.y <= 65535 && grid.z > 0 && grid.z <= 65535;
   check_cuda(fits ? cudaGetLastError() : cudaErrorInvalidConfiguration, "a kernel's launch");
   std::tuple<std::decay_t<Params>...> values(std::forward<Args>(args)...);
-  std::apply([](const auto&... value) { (emulated::check_argument(value), ...); }, values);
+  std::apply([](const auto&... value) { (check_argument(value), ...); }, values);
   emulation::enqueue(stream,
-                     [=] { emulation::run_grid(grid, block, shared_bytes, [&] { std::apply(kernel, values); }); });
+                     [=] { emulation::run_grid(grid, block, shared_bytes, [&] { run(early, kernel, values); }); });
 }
+
+}  // namespace emulated
+
+template <class... Params, class... Args>
+void launch(cudaStream_t stream, dim3 grid, dim3 block, std::size_t shared_bytes, void (*kernel)(Params...),
+            Args&&... args) {
+  emulated::give(false, stream, grid, block, shared_bytes, kernel, std::forward<Args>(args)...);
+}
+template <class... Params, class... Args>
+void launch_early(cudaStream_t stream, dim3 grid, dim3 block, std::size_t shared_bytes, void (*kernel)(Params...),
+                  Args&&... args) {
+  emulated::give(true, stream, grid, block, shared_bytes, kernel, std::forward<Args>(args)...);
+}
+inline void await_predecessor() { emulation::current->awaited = true; }
 
 /// The block's dynamic shared memory.
 template <class T>
