@@ -78,7 +78,7 @@ TEST(CudaRoofline, LimitsAreRates) {
     EXPECT_TRUE(std::isfinite(rate) && rate > 0) << rate;
 }
 
-/// Shapes with everything, with heads of other sizes, and with rows too narrow for 4-bit weights and q8_0.
+/// Shapes with everything, with heads of other sizes, and with rows too narrow for weights in groups and q8_0.
 std::vector<DecoderShape> shapes() {
   return {{64, 96, 4, 2, 32, 500}, {128, 160, 3, 3, 64, 333}, {72, 100, 2, 1, 24, 77}};
 }
@@ -120,7 +120,7 @@ TEST(CudaRoofline, EveryKernelRunsAndHasARow) {
     for (const char* product :
          {"project q, k, v", "add_product o", "gate_up", "add_product down", "project output head"}) {
       expected.insert(std::string(product) + " bf16");
-      if (shape.n_embd % 32 == 0) expected.insert(std::string(product) + " q4");
+      if (shape.n_embd % 32 == 0) expected.insert({std::string(product) + " q8", std::string(product) + " q4"});
     }
     if (shape.head_dim % 32 == 0) expected.insert("attention_decode q8_0");
     EXPECT_EQ(names, expected);
@@ -130,12 +130,13 @@ TEST(CudaRoofline, EveryKernelRunsAndHasARow) {
 /// What is counted for a row, on one shape, by hand.
 TEST(CudaRoofline, WorkIsWhatTheKernelsDo) {
   cuda::Roofline roofline(small_sizes());
-  double found[6] = {};
+  double found[7] = {};
   for (const DeviceKernel& k : roofline.kernels({64, 96, 4, 2, 32, 500})) {
     if (k.name == "gemm gate and up" && k.shape == "20 x 64 x 192") found[0] = k.work;
     if (k.name == "attention_prefill" && k.shape == "20 x 4/2 heads of 32, 150 keys") found[1] = k.work;
     if (k.name == "attention_prefill of gathered rows" && k.shape == "12 x 4/2 heads of 32, 64 keys") found[2] = k.work;
     if (k.name == "project q, k, v q4") found[3] = k.work;
+    if (k.name == "add_product down q8") found[6] = k.work;
     if (k.name == "attention_decode q8_0" && k.shape == "4/2 heads of 32, 40 rows") found[4] = k.work;
     if (k.name == "column_scores" && k.shape == "8 x 4/2 heads of 32, 64 keys") found[5] = k.work;
   }
@@ -149,6 +150,7 @@ TEST(CudaRoofline, WorkIsWhatTheKernelsDo) {
   EXPECT_EQ(found[3], 256.0 * 64 * 20 / 32);
   EXPECT_EQ(found[4], 2.0 * 2 * 40 * double(cuda::cache_row_bytes(CacheType::q8_0, 32)));
   EXPECT_EQ(found[5], 64.0 * 64 * 2);
+  EXPECT_EQ(found[6], 96.0 * 64 * 36 / 32);
 }
 
 }  // namespace

@@ -26,17 +26,15 @@ constexpr std::size_t kAlignment = 256, kSpare = 3 * kAlignment;  // of up to th
 constexpr int kSmallCalls = 64;      // of a kernel that takes as long as its launch, in one graph
 constexpr int kSmallNumbers = 0x30;  // in every byte: finite in every form of weights and cache rows
 
-/// A form of decode's weights: bits of a weight and of what 32 of them share.
+/// A form of decode's weights.
 struct Form {
   WeightForm form;
   const char* name;
-  int bits, scale_bits;
 
-  std::size_t bytes(std::int64_t out, std::int64_t in) const {
-    return std::size_t(out * in * bits / 8 + out * in / 32 * scale_bits / 8);
-  }
+  std::size_t bytes(std::int64_t out, std::int64_t in) const { return std::size_t(out * in * group_bytes(form) / 32); }
+  bool in_groups() const { return form != WeightForm::bfloat16; }
 };
-constexpr Form kForms[] = {{WeightForm::bfloat16, "bf16", 16, 0}, {WeightForm::q4, "q4", 4, 32}};
+constexpr Form kForms[] = {{WeightForm::bfloat16, "bf16"}, {WeightForm::q8, "q8"}, {WeightForm::q4, "q4"}};
 
 /// What the kernels read and write. Numbers are random where products are made of them.
 struct Buffers {
@@ -251,15 +249,14 @@ class Builder {
   /// A matrix at `at`, which moves behind it.
   static DecodeMatrix matrix(const Form& form, std::int64_t out, std::int64_t in, std::byte*& at) {
     DecodeMatrix m{form.form, at, nullptr, nullptr, int(out), int(in)};
-    const std::size_t weights = std::size_t(out * in * form.bits / 8);
-    if (form.scale_bits > 0) m.scales = reinterpret_cast<const __half2*>(at + weights);
+    if (form.in_groups()) m.scales = reinterpret_cast<const __half2*>(at + out * in / 32 * code_bytes(form.form));
     at += round_up(std::int64_t(form.bytes(out, in)), kAlignment);
     return m;
   }
 
   void token_products(const Form& form) {
     const std::int64_t d = c_.n_embd, f = c_.n_ff, q = q_dim_, kv = kv_dim_;
-    if (form.scale_bits > 0 && (d % 32 || f % 32 || q % 32)) return;  // no such file
+    if (form.in_groups() && (d % 32 || f % 32 || q % 32)) return;  // no such file
     const NormedInput normed{reinterpret_cast<const float*>(b_->x.data()), reinterpret_cast<const float*>(b_->w.data()),
                              1e-5f};
     auto* const y = static_cast<float*>(b_->out.data());
