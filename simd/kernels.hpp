@@ -94,7 +94,9 @@ inline std::size_t attention_work_bytes(std::int64_t rows, int d) {
 
 struct KernelTable {
   Isa isa;
-  int wide_group;  ///< inputs that share a scale in prefill's int8 arithmetic: 128 or 64
+  /// Inputs that share a scale in prefill's int8 arithmetic: 64 where products are added in 16 bits, else 256 (73 % of
+  /// the dot products' peak, KL from float32 0.0023; 128 inputs: 69 %, 0.0020).
+  int wide_group;
 
   // ---- weights: packed panel -> compute panel ----------------------------------------------------------------------
   /// q [K64/4][16][4], scale [G][16] of one panel, rotated and rounded to int8. `k` inputs, a multiple of the block.

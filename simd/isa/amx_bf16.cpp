@@ -5,7 +5,7 @@
 
 constinit const fastkv::simd::KernelTable fastkv::simd::kTableAmxBf16 = {
     .isa = Isa::amx_bf16,
-    .wide_group = 128,
+    .wide_group = 256,
     .gemm_bf16 = gemm_bf16,
     .pack_keys_bf16 = pack_keys_bf16,
     .pack_values_bf16 = pack_values_bf16,

@@ -5,7 +5,7 @@
 namespace fastkv::simd {
 namespace {
 
-inline constexpr int kWideGroup = 128;
+inline constexpr int kWideGroup = 256;
 inline constexpr bool kPairsIn16Bits = false;
 template <bool wide>
 FASTKV_INLINE PartI dot_i8(PartI acc, PartI w, PartI a) {

@@ -4,7 +4,7 @@
 namespace fastkv::simd {
 namespace {
 
-inline constexpr int kWideGroup = 128;
+inline constexpr int kWideGroup = 256;
 inline constexpr bool kPairsIn16Bits = false;
 /// As asm: g++ 12 copies accumulators around the intrinsic, which cost a tile 5 % of the peak.
 template <bool wide>

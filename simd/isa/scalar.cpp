@@ -5,7 +5,7 @@
 namespace fastkv::simd {
 namespace {
 
-inline constexpr int kWideGroup = 128;
+inline constexpr int kWideGroup = 256;
 inline constexpr bool kPairsIn16Bits = false;
 FASTKV_INLINE PartF dot_bf16(PartF acc, PartI w, PartI a) { return dot_bf16_float(acc, w, a); }
 

@@ -25,6 +25,7 @@ inline constexpr int kI8Steps = kRotation / 4;
 inline constexpr bool kFused = kVectorBits > 128;
 inline constexpr float kFloatBiasValue = 0x1.8p23f;
 inline constexpr std::int32_t kFloatBias = kFused ? 0x4b400000 : 0;
+static_assert(kWideGroup * 127 * 127 < 1 << 22);
 FASTKV_INLINE F32 scaled_sum(I32 sum, F32 scale, F32 minus_bias) {
   if constexpr (kFused) return fma(as_float(sum), scale, minus_bias);
   return to_float(sum) * scale;
@@ -47,15 +48,12 @@ struct I8RowTile {
   }
 };
 
-/// Rows that come after a tile's, to be brought into L2 meanwhile; it does not matter if there are none.
-struct NextRows {
-  const std::int8_t *at, *end;
-};
-
-/// One tile over the groups g0 .. g1−1; `q` is the first row's start.
+/// One tile over the groups g0 .. g1−1; `q` is the first row's start. The same groups of a row that comes after are
+/// brought into L2 meanwhile (`next`; it does not matter if there is none), all lines of a group at once: between the
+/// dot products each line costs some of them.
 template <int Rows, int Panels>
 void tile_i8(std::int64_t g0, std::int64_t g1, std::int64_t k64, const std::int8_t* q, const I8RowTile& rows,
-             const RotatedPanels& b, std::int64_t p0, float* c, std::int64_t ldc, NextRows next) {
+             const RotatedPanels& b, std::int64_t p0, float* c, std::int64_t ldc, const std::int8_t* next) {
   const std::int64_t groups = (k64 + kWideGroup - 1) / kWideGroup;
   const std::uint8_t* bq = b.q + p0 * k64 * kLanes;
   const float* b_scale = b.scale + p0 * groups * kLanes;
@@ -66,10 +64,11 @@ void tile_i8(std::int64_t g0, std::int64_t g1, std::int64_t k64, const std::int8
     unroll<Rows>([&](auto r) __attribute__((always_inline)) {
       unroll<Panels>([&](auto p) __attribute__((always_inline)) { dot[r][p] = I32::set(rows.start[g - g0][r]); });
     });
+    unroll<kWideGroup / 64>([&](auto line) __attribute__((always_inline)) {
+      _mm_prefetch(next + g * kWideGroup + line * 64, _MM_HINT_T1);
+    });
     const std::int64_t end = (g + 1) * kWideGroup < k64 ? (g + 1) * kWideGroup : k64;
     for (std::int64_t k = g * kWideGroup; k < end; k += kI8Steps * 4) {
-      if (next.at < next.end) _mm_prefetch(next.at, _MM_HINT_T1);
-      next.at += 64;
       unroll<kI8Steps>([&](auto step) __attribute__((always_inline)) {
         I32 w[Panels];
         unroll<Panels>([&](auto p) __attribute__((always_inline)) {
@@ -96,8 +95,6 @@ void gemm_i8(std::int64_t m, std::int64_t k64, const RotatedRows& a, const Rotat
              float* c, std::int64_t ldc) {
   const std::int64_t groups = (k64 + kWideGroup - 1) / kWideGroup;
   constexpr std::int64_t kBlock = kI8Inputs / kWideGroup;
-  const std::int64_t passes = ((panels < kI8Resident ? panels : kI8Resident) + kI8Panels - 1) / kI8Panels;
-  const std::int64_t share = (kI8Rows * k64 / passes + 63) / 64 * 64;  // of the next rows, in each pass
   I8RowTile tile;
   for (std::int64_t g = 0; g < groups; g += kBlock) {
     const std::int64_t end = g + kBlock < groups ? g + kBlock : groups;
@@ -105,9 +102,9 @@ void gemm_i8(std::int64_t m, std::int64_t k64, const RotatedRows& a, const Rotat
         m, panels,
         [&](auto rows, std::int64_t r) __attribute__((always_inline)) { tile.gather(rows, a, r, g, end, groups); },
         [&](auto rows, auto columns, std::int64_t r, std::int64_t p) __attribute__((always_inline)) {
-          const std::int8_t* next = a.q + (r + kI8Rows) * k64 + p % kI8Resident / kI8Panels * share;
+          const std::int8_t* next = a.q + (r + kI8Rows + p / kI8Panels % kI8Rows) * k64;
           tile_i8<decltype(rows)::value, decltype(columns)::value>(g, end, k64, a.q + r * k64, tile, b, p,
-                                                                   c + r * ldc + p * kLanes, ldc, {next, next + share});
+                                                                   c + r * ldc + p * kLanes, ldc, next);
         });
   }
 }

@@ -111,8 +111,8 @@ TEST_P(WideLinearTest, KeptPanelsAndRowsPreparedInPiecesChangeNothing) {
   RowTile pieces(arithmetic, LinearUse::prefill, rows, k);
   pieces.begin(rows, k);
   for (std::int64_t i = 0; i < rows; ++i)
-    for (std::int64_t first = 0; first < k; first += 128)
-      pieces.prepare(i, first, std::min<std::int64_t>(128, k - first), x.data() + i * k + first);
+    for (std::int64_t first = 0; first < k; first += 256)
+      pieces.prepare(i, first, std::min<std::int64_t>(256, k - first), x.data() + i * k + first);
   EXPECT_EQ(by_items(arithmetic, {&l.gate, &l.up}, pieces, rows, 2), expected);
 
   ThreadTeam team(std::vector<std::vector<int>>(2));

@@ -39,7 +39,7 @@ Rounding Rounding::bf16() {
 Rounding Rounding::int8() {
   Rounding r = bf16();  // attention as in bf16
   r.activation = r.weight = 0;
-  // Half a step, the coarsest of all levels: 127 steps to the largest activation of 128; 63 to the largest weight of 32
+  // Half a step, the coarsest of all levels: 127 steps to the largest activation of 256; 63 to the largest weight of 32
   // (127 of 128 where the dot product is one instruction; decode takes quantised weights exactly).
   r.activation_i8 = 1.0 / 254;
   r.weight_i8 = 1.0 / 126;
@@ -63,13 +63,13 @@ std::vector<double> Rounder::cached(std::vector<double> row) {
   return x;
 }
 
-/// Shares of the largest of each 128 rotated inputs.
+/// Shares of the largest of each 256 rotated inputs.
 std::vector<double> Rounder::groups(const std::vector<double>& x, double share) {
   if (share == 0) return x;
   std::vector<double> y = rotated(x);
-  for (std::size_t g = 0; g < y.size(); g += 128) {
+  for (std::size_t g = 0; g < y.size(); g += 256) {
     double most = 0;
-    const std::size_t end = std::min(y.size(), g + 128);
+    const std::size_t end = std::min(y.size(), g + 256);
     for (std::size_t i = g; i < end; ++i) most = std::max(most, std::fabs(y[i]));
     for (std::size_t i = g; i < end; ++i) y[i] += share * most * jitter();
   }

@@ -107,7 +107,7 @@ class GemmI8 : public KernelTest {
 
 // Rotating is six rounds of sums: 6 eps Σ|x|. Rounding is half a step, and what the product with 127 / max is off by.
 TEST_P(GemmI8, ActivationsAreRotatedAndRounded) {
-  for (const std::int64_t k : {1, 15, 17, 32, 63, 64, 65, 96, 127, 128, 129, 192, 300}) {
+  for (const std::int64_t k : {1, 15, 17, 32, 63, 64, 65, 96, 127, 128, 129, 192, 255, 256, 257, 320, 600}) {
     SCOPED_TRACE(k);
     const Aligned<float> x = values(std::size_t(k));
     const Rotated expected = rotate(k, [&](std::int64_t i) { return double(x[std::size_t(i)]); });

@@ -2,6 +2,7 @@
 // quantised or rounded to match.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -64,8 +65,13 @@ inline auto silu_mul(const Arithmetic& arithmetic, LinearUse use) {
   return use == LinearUse::prefill && arithmetic.compute == Compute::bf16 ? kt.silu_mul_narrow : kt.silu_mul;
 }
 
+/// A piece of a RowTile's row that is prepared by itself begins at a multiple of this: where a scale of int8 begins.
+inline std::int64_t column_unit(const Arithmetic& arithmetic) {
+  return arithmetic.compute == Compute::int8 ? std::max(128, arithmetic.kernels->wide_group) : 128;
+}
+
 /// Activation rows [rows, K] in the arithmetic's form, prepared once and multiplied with several matrices. Different
-/// rows may be prepared by different threads; a row's columns too, in pieces that begin at multiples of 128.
+/// rows may be prepared by different threads; a row's columns too, in pieces that begin at multiples of column_unit().
 class RowTile {
  public:
   RowTile() = default;
@@ -76,7 +82,7 @@ class RowTile {
 
   /// What follows concerns m rows of k inputs.
   void begin(std::int64_t m, std::int64_t k);
-  /// Row i, columns [first, first + n) from x; n is a multiple of 128 or reaches K.
+  /// Row i, columns [first, first + n) from x; n is a multiple of column_unit() or reaches K.
   void prepare(std::int64_t i, std::int64_t first, std::int64_t n, const float* x);
   /// begin(), then all of x [m, ldx] float32, the first k of each row.
   void prepare_all(const float* x, std::int64_t ldx, std::int64_t m, std::int64_t k);

@@ -14,7 +14,6 @@ namespace {
 constexpr std::int64_t kNarrowRows = 4;       // up to so many rows, each thread prepares them all for itself
 constexpr std::int64_t kNormRows = 32;        // rows of an item where rows are handled one by one
 constexpr std::int64_t kAttentionRows = 128;  // most query rows of an attention item
-constexpr std::int64_t kColumnUnit = 128;     // a piece of a RowTile's row begins at a multiple
 
 double flops(const PackedTensor& w, std::int64_t rows) {
   return 2.0 * double(rows) * double(w.rows()) * double(w.cols());
@@ -25,11 +24,12 @@ std::int64_t widest(const ModelConfig& c) { return std::max({c.n_embd, c.q_dim()
 std::int64_t widest_hidden(const ModelConfig& c) { return std::max(c.q_dim(), c.n_ff); }
 
 /// Key/value heads of an attention item: their output is a piece of a RowTile's row.
-int heads_together(const AttentionShape& s) {
-  return int(std::min<std::int64_t>(s.heads_kv, kColumnUnit / std::gcd(kColumnUnit, std::int64_t(s.group()) * s.d)));
+int heads_together(const Arithmetic& arithmetic, const AttentionShape& s) {
+  const std::int64_t unit = column_unit(arithmetic);
+  return int(std::min<std::int64_t>(s.heads_kv, unit / std::gcd(unit, std::int64_t(s.group()) * s.d)));
 }
-std::int64_t attended_floats(const AttentionShape& s, std::int64_t rows) {
-  return rows * heads_together(s) * s.group() * s.d;
+std::int64_t attended_floats(const Arithmetic& arithmetic, const AttentionShape& s, std::int64_t rows) {
+  return rows * heads_together(arithmetic, s) * s.group() * s.d;
 }
 
 /// Rotates columns [first, first + n) of a row of heads of d, x pointing at column `first`; cos_sin as rope's.
@@ -76,10 +76,11 @@ CpuBackend::Space CpuBackend::space_for(std::int64_t rows) const {
 std::size_t CpuBackend::space_bytes(std::int64_t rows) const {
   const ModelConfig& c = config_;
   const Space space = space_for(rows);
-  const std::size_t own = space.panel_bytes + space.out_floats * sizeof(float) +
-                          std::size_t(simd::kLanes * round_up(widest(c), simd::kGroup)) * sizeof(float) +
-                          AttentionTile::bytes(shape_, attention_rows(rows)) +
-                          std::size_t(attended_floats(shape_, attention_rows(rows)) + c.n_embd) * sizeof(float);
+  const std::size_t own =
+      space.panel_bytes + space.out_floats * sizeof(float) +
+      std::size_t(simd::kLanes * round_up(widest(c), simd::kGroup)) * sizeof(float) +
+      AttentionTile::bytes(shape_, attention_rows(rows)) +
+      std::size_t(attended_floats(arithmetic_, shape_, attention_rows(rows)) + c.n_embd) * sizeof(float);
   return RowTile::bytes(arithmetic_, LinearUse::prefill, rows, c.n_embd) +
          RowTile::bytes(arithmetic_, LinearUse::prefill, rows, widest_hidden(c)) +
          std::size_t(rows * c.q_dim()) * sizeof(float) + std::size_t(team_batch_->size()) * own;
@@ -95,13 +96,13 @@ void CpuBackend::make_space(std::int64_t rows) {
   space_->q = Array<float>(std::size_t(rows * c.q_dim()), "queries", huge_pages_);
   space_->own.resize(std::size_t(team_batch_->size()));
   team_batch_->run([&](int thread) {  // each thread touches its own first
-    space_->own[std::size_t(thread)] = std::make_unique<OwnSpace>(
-        OwnSpace{{Buffer(space_->panel_bytes, "weight panels", huge_pages_),
-                  Array<float>(space_->out_floats, "sums", huge_pages_),
-                  Array<float>(std::size_t(simd::kLanes * round_up(widest(c), simd::kGroup)), "weight panel")},
-                 AttentionTile(arithmetic_, shape_, attention_rows(rows)),
-                 Array<float>(std::size_t(attended_floats(shape_, attention_rows(rows))), "attention output"),
-                 Array<float>(std::size_t(c.n_embd), "row")});
+    space_->own[std::size_t(thread)] = std::make_unique<OwnSpace>(OwnSpace{
+        {Buffer(space_->panel_bytes, "weight panels", huge_pages_),
+         Array<float>(space_->out_floats, "sums", huge_pages_),
+         Array<float>(std::size_t(simd::kLanes * round_up(widest(c), simd::kGroup)), "weight panel")},
+        AttentionTile(arithmetic_, shape_, attention_rows(rows)),
+        Array<float>(std::size_t(attended_floats(arithmetic_, shape_, attention_rows(rows))), "attention output"),
+        Array<float>(std::size_t(c.n_embd), "row")});
   });
 }
 
@@ -303,7 +304,7 @@ void CpuBackend::finish_rows(const LayerWeights& weights, CpuHidden& x, std::int
   const WideLinear down(arithmetic_, {&weights.down}, {0, m}, threads);
   const auto silu = silu_mul(arithmetic_, LinearUse::prefill);
   const std::int64_t up_at = gate_up.shape().panels * simd::kLanes;
-  const int together = heads_together(shape_);
+  const int together = heads_together(arithmetic_, shape_);
   const std::int64_t head_items = ceil_div(shape_.heads_kv, together);
   const ThreadTeam& team = *team_batch_;
   SharedWork norm_work(team), query_work(team), attention_work(team), output_work(team), ffn_norm_work(team),

@@ -12,7 +12,7 @@ using simd::kLanes;
 /// in bfloat16 reach 1.7 TFLOP/s with AMX where rows kept in L2 and weights streamed from memory reach 1.1.
 constexpr std::int64_t kBlockBytes = 1 << 20;
 constexpr std::int64_t kMaxPanels = 32;
-constexpr std::int64_t kUnit = 8;  ///< panels: 128 outputs, so that a block of a row can be quantised by itself
+constexpr std::int64_t kUnit = 8;  ///< panels
 constexpr std::int64_t kItemsPerThread = 2;
 
 /// Multiples of the rows of the kernels' tiles: 7, 4, 2 of int8; 32, 12, 6, 2.
@@ -23,11 +23,12 @@ std::int64_t whole_tiles(const Arithmetic& arithmetic) { return arithmetic.compu
 WideShape::WideShape(const Arithmetic& arithmetic, int matrices, std::int64_t outputs, std::int64_t k32,
                      std::int64_t rows, int threads)
     : inputs(chunk_inputs(arithmetic, k32)),
-      panels(kUnit),
+      unit(matrices > 1 ? column_unit(arithmetic) / kLanes : kUnit),
+      panels(unit),
       part_rows(rows),
       strip_rows(std::min(rows, whole_tiles(arithmetic))) {
   const std::int64_t all = ceil_div(outputs, kLanes);
-  const std::int64_t each = std::int64_t(panel_bytes(arithmetic)) / kUnit;
+  const std::int64_t each = std::int64_t(panel_bytes(arithmetic)) / unit;
   std::int64_t wanted = kMaxPanels / matrices;
   if (arithmetic.blas) {
     // Its results may depend on the shape of a call, which therefore may not depend on the threads; it blocks by
@@ -37,7 +38,7 @@ WideShape::WideShape(const Arithmetic& arithmetic, int matrices, std::int64_t ou
     wanted = std::min(wanted, kBlockBytes / each / matrices);
     wanted = std::min(wanted, ceil_div(all, kItemsPerThread * threads));
   }
-  panels = std::min(std::max(wanted / kUnit, std::int64_t(1)) * kUnit, all);
+  panels = std::min(std::max(wanted / unit, std::int64_t(1)) * unit, all);
   const std::int64_t blocks = ceil_div(all, panels);
   if (!arithmetic.blas && blocks < kItemsPerThread * threads) {
     const std::int64_t parts = ceil_div(kItemsPerThread * threads, blocks);
@@ -63,7 +64,7 @@ WideLinear::WideLinear(const Arithmetic& arithmetic, std::initializer_list<const
 
 std::int64_t WideLinear::first_panel(std::int64_t block) const {
   const std::int64_t all = matrices_[0]->w.panels();
-  return std::min(all, ceil_div(all, kUnit) * block / blocks_ * kUnit);
+  return std::min(all, ceil_div(all, shape_.unit) * block / blocks_ * shape_.unit);
 }
 
 ComputePanels WideLinear::panels(std::size_t matrix, std::int64_t first, std::int64_t count, std::int64_t k0,

@@ -17,6 +17,7 @@ namespace fastkv::cpu {
 /// How a product is cut up. Results do not depend on it: a sum runs over all inputs in order wherever it is computed.
 struct WideShape {
   std::int64_t inputs;      ///< of a chunk (chunk_inputs)
+  std::int64_t unit;        ///< panels: a block begins at a multiple, so that what two matrices make can be quantised
   std::int64_t panels;      ///< of a block, each matrix, at most
   std::int64_t part_rows;   ///< rows of an item
   std::int64_t strip_rows;  ///< rows of a call of the kernel, and of the epilogue
