@@ -12,37 +12,55 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// Both read 128,000 logits between two tokens while all threads wait: loops that compilers turn into vectors, 0.06 ms
-// where branches for each logit took 0.4.
-
-/// No logit is NaN or infinite.
-bool all_below_infinity(std::span<const float> logits) {
-  int others = 0;
-  for (const float logit : logits) others += !(logit < kInfinity);
-  return others == 0;
-}
+// 128,000 logits are read between two tokens: in a loop that compilers turn into vectors, 0.06 ms where branches for
+// each logit took 0.4.
+constexpr std::size_t kLanes = 16;
 
 }  // namespace
 
+BestLogit best_logit(std::span<const float> logits, std::int32_t first) {
+  constexpr std::size_t kBlock = 1024;
+  BestLogit best;
+  std::span<const float> block_of_best;
+  std::size_t at = 0;
+  for (std::span<const float> block; at < logits.size(); at += block.size()) {
+    block = logits.subspan(at, std::min(kBlock, logits.size() - at));
+    float largest[kLanes];
+    std::fill_n(largest, kLanes, -kInfinity);
+    std::int32_t others[kLanes] = {};
+    std::size_t i = 0;
+    for (; i + kLanes <= block.size(); i += kLanes)
+      for (std::size_t lane = 0; lane < kLanes; ++lane) {
+        const float logit = block[i + lane];
+        largest[lane] = logit > largest[lane] ? logit : largest[lane];
+        others[lane] += !(logit < kInfinity);
+      }
+    for (; i < block.size(); ++i) {
+      largest[0] = block[i] > largest[0] ? block[i] : largest[0];
+      others[0] += !(block[i] < kInfinity);
+    }
+    const float most = *std::max_element(largest, largest + kLanes);
+    if (most > best.logit) best.logit = most, block_of_best = block;
+    best.valid = best.valid && std::all_of(others, others + kLanes, [](std::int32_t n) { return n == 0; });
+  }
+  if (!block_of_best.empty()) {
+    const auto found = std::find(block_of_best.begin(), block_of_best.end(), best.logit);
+    best.token = first + std::int32_t(&*found - logits.data());
+  }
+  return best;
+}
+
 void check_logits(std::span<const float> logits) {
-  if (all_below_infinity(logits)) return;
+  if (best_logit(logits, 0).valid) return;
   for (std::size_t i = 0; i < logits.size(); ++i)
     check(logits[i] < kInfinity, ErrorCode::internal, "the logit of token ", i, " is ", logits[i]);
 }
 
 std::int32_t arg_max(std::span<const float> logits) {
-  constexpr std::size_t kLanes = 16;
-  float largest[kLanes];
-  std::fill_n(largest, kLanes, -kInfinity);
-  std::size_t i = 0;
-  for (; i + kLanes <= logits.size(); i += kLanes)
-    for (std::size_t lane = 0; lane < kLanes; ++lane)
-      largest[lane] = logits[i + lane] > largest[lane] ? logits[i + lane] : largest[lane];
-  for (; i < logits.size(); ++i) largest[0] = std::max(largest[0], logits[i]);
-  const float best = *std::max_element(largest, largest + kLanes);
-  check(std::isfinite(best), ErrorCode::internal, "expected a finite logit, found ", best, " as the largest of ",
-        logits.size());
-  return std::int32_t(std::find(logits.begin(), logits.end(), best) - logits.begin());
+  const BestLogit best = best_logit(logits, 0);
+  check(best.token >= 0 && std::isfinite(best.logit), ErrorCode::internal, "expected a finite logit, found ",
+        best.logit, " as the largest of ", logits.size());
+  return best.token;
 }
 
 }  // namespace fastkv

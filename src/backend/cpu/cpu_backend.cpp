@@ -234,7 +234,7 @@ void CpuBackend::logits(const Hidden& hidden, std::int64_t rows, float* out, Run
     const std::int64_t m = std::min(kRows, rows - begin);
     NarrowLayer narrow(exact, config_, *team_batch_, *clocks_batch_, use, m);
     std::memcpy(narrow.x(), x.x.data() + (first + begin) * width, std::size_t(m * width) * sizeof(float));
-    team_batch_->run([&](int thread) { narrow.output_head(thread, weights_, out + begin * config_.n_vocab); });
+    team_batch_->run([&](int thread) { narrow.output_head(thread, weights_, out + begin * config_.n_vocab, {}); });
     control.poll();
     control.throw_if_stopped();
   }

@@ -252,7 +252,7 @@ void NarrowLayer::output_and_mlp(int thread, const LayerWeights& layer, const Ph
   multiply(thread, down, following, &down_job);
 }
 
-void NarrowLayer::output_head(int thread, const Weights& weights, float* out) {
+void NarrowLayer::output_head(int thread, const Weights& weights, float* out, const HeadDone& done) {
   clocks_[thread].start();
   normalise(thread, weights.output_norm);
   const std::int64_t vocab = weights.output().rows();
@@ -265,6 +265,9 @@ void NarrowLayer::output_head(int thread, const Weights& weights, float* out) {
         if (!bias.empty()) arithmetic_.kernels->add(from, bias.data() + p * kLanes, lanes);
         std::memcpy(out + i * vocab + p * kLanes, from, std::size_t(lanes) * sizeof(float));
       });
+    for (std::int64_t i = 0; done && i < rows_; ++i)
+      for (const Range& run : item.runs)
+        if (run.begin < run.end) done(i, {run.begin * kLanes, std::min(run.end * kLanes, vocab)});
   });
 }
 

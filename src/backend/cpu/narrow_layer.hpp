@@ -2,6 +2,7 @@
 // panels, all rows share one read of the weights.
 #pragma once
 
+#include <functional>
 #include <initializer_list>
 #include <memory>
 #include <vector>
@@ -48,8 +49,9 @@ class NarrowLayer {
   /// x += attention · Woᵀ; x += (silu(h · Wgᵀ) ∘ h · Wuᵀ) · Wdᵀ with h = norm(x). `attention` must be complete.
   /// `following` is the phase after these, or empty: threads fetch its first bytes while they wait for each other.
   void output_and_mlp(int thread, const LayerWeights& layer, const Phase& following);
-  /// out [M, V] = norm(x) · W_outputᵀ.
-  void output_head(int thread, const Weights& weights, float* out);
+  /// out [M, V] = norm(x) · W_outputᵀ; done(row, tokens) for each piece of `out` while the thread has it in L1.
+  using HeadDone = std::function<void(std::int64_t row, Range tokens)>;
+  void output_head(int thread, const Weights& weights, float* out, const HeadDone& done);
 
  private:
   /// Two runs of panels that a thread reads side by side, of one item or several neighbours: of both halves of its
