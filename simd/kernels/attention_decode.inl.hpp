@@ -53,17 +53,10 @@ FASTKV_INLINE void fetch(const std::uint8_t* from) {
     _mm_prefetch(reinterpret_cast<const char*>(from + Ahead + line * 64), _MM_HINT_T0);
   });
 }
-/// Fetches the row that lies Ahead bytes ahead of this one.
-template <std::size_t Ahead>
-FASTKV_INLINE void prefetch_row(const std::uint8_t* row, std::size_t bytes) {
-  for (std::size_t b = 0; b < bytes; b += 64) {
-    _mm_prefetch(reinterpret_cast<const char*>(row + Ahead + b), _MM_HINT_T0);
-  }
-}
 /// On two Granite Rapids cores float16 keys came at 34.8 GB/s, with 768 or 1536 at 32.7; in turns of 16 dims at 31.4.
 inline constexpr std::size_t kKeysAhead = 2048;
-/// With two rows of a run at a turn: 35 GB/s of float16, with one row at a turn and 1024 bytes 30.7.
-inline constexpr std::size_t kValuesAhead = 768;
+/// float16 values of heads of 64 and 128 come at 96 and 90 % of a plain read, of 128 with 768 at 72 %.
+inline constexpr std::size_t kValuesAhead = 768, kWideValuesAhead = 2048;
 
 /// Panels of keys that are scored at once: as many as leave the sums of kHeads heads in registers.
 inline constexpr int kKeyPanels = kVectorBits == 512 ? kKeyStreams : 1;
@@ -175,32 +168,59 @@ void attend_keys_as(const float* q, const std::uint8_t* keys, std::int64_t n, in
   }
 }
 
-/// acc[g][16·Chunks dims from c] += Σ p[g][j] · value[j] over j < rows and, after every second one, the same two of
-/// the run behind if j < pairs.
-template <RowType T, int Heads, int Chunks>
-FASTKV_INLINE void sum_values(const float* p, std::int64_t ldp, const std::uint8_t* values, std::size_t stride,
-                              std::int64_t run, std::int64_t rows, std::int64_t pairs, int d, int c, float* acc) {
-  F32 total[Heads][Chunks];
-  unroll<Heads>([&](auto g) __attribute__((always_inline)) {
-    unroll<Chunks>([&](auto i) __attribute__((always_inline)) { total[g][i] = F32::load(acc + g * d + c + 16 * i); });
-  });
-  const auto add = [&](std::int64_t j) __attribute__((always_inline)) {
-    const std::uint8_t* row = values + std::size_t(j) * stride;
-    if (c == 0) prefetch_row<kValuesAhead>(row, stride);
+/// Sums of 16·Chunks dims for each head.
+template <int Heads, int Chunks>
+struct ValueSums {
+  F32 of[Heads][Chunks];
+
+  /// Those that lie at acc[g·d ..].
+  FASTKV_INLINE void load(const float* acc, int d) {
+    each([&](auto g, auto i) __attribute__((always_inline)) { of[g][i] = F32::load(acc + g * d + 16 * i); });
+  }
+  FASTKV_INLINE void store(float* acc, int d) const {
+    each([&](auto g, auto i) __attribute__((always_inline)) { of[g][i].store(acc + g * d + 16 * i); });
+  }
+  /// += weight[g · ldw] · the values at `at`.
+  template <RowType T>
+  FASTKV_INLINE void add(const std::uint8_t* row, int c, const float* weight, std::int64_t ldw) {
     F32 v[Chunks];
     load_row<T, Chunks>(row, c, v);
     unroll<Heads>([&](auto g) __attribute__((always_inline)) {
-      const F32 weight = F32::set(p[g * ldp + j]);
-      unroll<Chunks>([&](auto i) __attribute__((always_inline)) { total[g][i] = fma(weight, v[i], total[g][i]); });
+      const F32 w = F32::set(weight[g * ldw]);
+      unroll<Chunks>([&](auto i) __attribute__((always_inline)) { of[g][i] = fma(w, v[i], of[g][i]); });
     });
+  }
+
+ private:
+  template <class Fn>
+  FASTKV_INLINE static void each(Fn&& fn) {
+    unroll<Heads>([&](auto g) __attribute__((always_inline)) {
+      unroll<Chunks>([&](auto i) __attribute__((always_inline)) { fn(g, i); });
+    });
+  }
+};
+
+/// total += Σ p[g][j] · 16·Chunks dims from c of value[j] over j < rows and, after every second one, the same two of
+/// the run behind if j < pairs. Of the rows Ahead bytes ahead it fetches as many dims.
+template <RowType T, std::size_t Ahead, int Heads, int Chunks>
+FASTKV_INLINE void sum_values(const float* p, std::int64_t ldp, const std::uint8_t* values, std::size_t stride,
+                              std::int64_t run, std::int64_t rows, std::int64_t pairs, int c,
+                              ValueSums<Heads, Chunks>& total) {
+  // of two rows, in whole lines
+  constexpr int kBytes = (2 * 16 * Chunks * (T == RowType::f32 ? 4 : T == RowType::q8_0 ? 1 : 2) + 63) / 64 * 64;
+  const auto add = [&](std::int64_t j) __attribute__((always_inline)) {
+    total.template add<T>(values + std::size_t(j) * stride, c, p + j, ldp);
+  };
+  const auto add_two = [&](std::int64_t j) __attribute__((always_inline)) {
+    const std::size_t fetched = std::size_t(c / (16 * Chunks) * kBytes);
+    fetch<kBytes, Ahead>(values + std::size_t(j) * stride + fetched);
+    add(j), add(j + 1);
   };
   std::int64_t j = 0;
-  for (; j + 2 <= pairs; j += 2) add(j), add(j + 1), add(j + run), add(j + 1 + run);
+  for (; j + 2 <= pairs; j += 2) add_two(j), add_two(j + run);
   for (; j < pairs; ++j) add(j), add(j + run);
+  for (; j + 2 <= rows; j += 2) add_two(j);
   for (; j < rows; ++j) add(j);
-  unroll<Heads>([&](auto g) __attribute__((always_inline)) {
-    unroll<Chunks>([&](auto i) __attribute__((always_inline)) { total[g][i].store(acc + g * d + c + 16 * i); });
-  });
 }
 
 /// s[g][j] becomes exp(s[g][j] − max[g]) for j < n ≤ 16, which total takes.
@@ -228,26 +248,46 @@ void attend_values_as(float* s, std::int64_t lds, const float* max, const std::u
   const std::int64_t run = (n + 2 * kValueRows - 1) / (2 * kValueRows) * kValueRows;
   F32 weights[Heads];
   unroll<Heads>([&](auto g) __attribute__((always_inline)) { weights[g] = F32::set(0.f); });
-  for (std::int64_t j0 = 0; j0 < run; j0 += kValueRows, s += kValueRows, values += kValueRows * stride) {
-    const auto rows_of = [](std::int64_t left) { return left < 0 ? 0 : left < kValueRows ? left : kValueRows; };
-    const std::int64_t rows = rows_of(n - j0), pairs = rows_of(n - run - j0);
-    exponentiate(s, lds, rows, max, weights);
-    if (pairs > 0) exponentiate(s + run, lds, pairs, max, weights);
-    int c = 0;
-    for (; c + 16 * kValueChunks <= d; c += 16 * kValueChunks) {
-      sum_values<T, Heads, kValueChunks>(s, lds, values, stride, run, rows, pairs, d, c, acc);
+  /// sum(their weights, they, how many, how many of the run behind) for 16 rows after another.
+  const auto for_blocks = [&](auto&& sum) __attribute__((always_inline)) {
+    for (std::int64_t j = 0; j < run; j += kValueRows) {
+      const auto rows_of = [](std::int64_t left) { return left < 0 ? 0 : left < kValueRows ? left : kValueRows; };
+      const std::int64_t rows = rows_of(n - j), pairs = rows_of(n - run - j);
+      exponentiate(s + j, lds, rows, max, weights);
+      if (pairs > 0) exponentiate(s + run + j, lds, pairs, max, weights);
+      sum(s + j, values + std::size_t(j) * stride, rows, pairs);
     }
-    for (; c + 16 <= d; c += 16) sum_values<T, Heads, 1>(s, lds, values, stride, run, rows, pairs, d, c, acc);
-    if constexpr (T != RowType::q8_0) {
-      for (int g = 0; c < d && g < Heads; ++g) {
-        F32 total = load_first(acc + g * d + c, d - c);
-        for (std::int64_t j = 0; j < rows + pairs; ++j) {
-          const std::int64_t at = j < rows ? j : j - rows + run;
-          total = fma(F32::set(s[g * lds + at]), load_row_first<T>(values + std::size_t(at) * stride, c, d - c), total);
+  };
+  if (d == 16 * kValueChunks) {  // sums that stay in registers
+    ValueSums<Heads, kValueChunks> total;
+    total.load(acc, d);
+    for_blocks([&](const float* p, const std::uint8_t* block, std::int64_t rows, std::int64_t pairs) __attribute__((
+        always_inline)) { sum_values<T, kValuesAhead>(p, lds, block, stride, run, rows, pairs, 0, total); });
+    total.store(acc, d);
+  } else {
+    for_blocks([&](const float* p, const std::uint8_t* block, std::int64_t rows,
+                   std::int64_t pairs) __attribute__((always_inline)) {
+      const auto sum_chunks = [&](auto chunks, int c) __attribute__((always_inline)) {
+        ValueSums<Heads, decltype(chunks)::value> total;
+        total.load(acc + c, d);
+        sum_values<T, kWideValuesAhead>(p, lds, block, stride, run, rows, pairs, c, total);
+        total.store(acc + c, d);
+      };
+      int c = 0;
+      for (; c + 16 * kValueChunks <= d; c += 16 * kValueChunks) sum_chunks(Index<kValueChunks>{}, c);
+      for (; c + 16 <= d; c += 16) sum_chunks(Index<1>{}, c);
+      if constexpr (T != RowType::q8_0) {
+        for (int g = 0; c < d && g < Heads; ++g) {
+          F32 total = load_first(acc + g * d + c, d - c);
+          for (std::int64_t j = 0; j < rows + pairs; ++j) {
+            const std::int64_t at = j < rows ? j : j - rows + run;
+            total =
+                fma(F32::set(p[g * lds + at]), load_row_first<T>(block + std::size_t(at) * stride, c, d - c), total);
+          }
+          store_first(total, acc + g * d + c, d - c);
         }
-        store_first(total, acc + g * d + c, d - c);
       }
-    }
+    });
   }
   unroll<Heads>([&](auto g) __attribute__((always_inline)) { sums[g] = sum(weights[g]); });
 }

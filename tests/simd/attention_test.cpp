@@ -184,7 +184,7 @@ TEST_P(Attention, AScoreDependsOnItsOwnRowOnly) {
 
 TEST_P(Attention, ValuesAreSummed) {
   for (const RowType type : kTypes) {
-    for (const int d : {32, 42, 64, 80, 128}) {
+    for (const int d : {16, 32, 42, 64, 80, 128}) {
       if (type == RowType::q8_0 && d % 32) continue;
       for (const int group : {1, 3, 4, 8}) {
         for (const int n : {1, 2, 17, 33, 65}) {
