@@ -1,5 +1,5 @@
 // One activation row times packed panels at the memory's speed: weights are unpacked in registers, 16 outputs in 16
-// lanes, read once; two panels advance together.
+// lanes, read once; two runs of panels advance together.
 #pragma once
 
 #include "simd/kernels/unpack.inl.hpp"
@@ -15,162 +15,197 @@ FASTKV_INLINE F32 add_group(F32 acc, I32 dot, F32 a_scale, F32 b_scale, F32 b_mi
   return fma(fma(b_min, minus_sum, to_float(dot) * b_scale), a_scale, acc);
 }
 
-/// How far ahead of its use a panel's byte is fetched. Blocks of 256 inputs have their factors in front of all their
-/// planes; q4_k came at 30.9 GB/s with 2048 and 26.1 with 1024, formats of 32 inputs are as fast with 512 to 1024.
-/// q6_k, whose turns are the longest, comes at 93 % of what a plain read reaches with 768 and 89 % with 2048.
+/// What is read of one panel before the other one's turn: a core asks memory for whole runs of lines of one stream
+/// (bfloat16 weights come 10 % faster to two Granite Rapids cores than in alternating lines of four neighbouring
+/// panels, q4_0 1 to 2 %).
 template <Packing P>
-inline constexpr std::int64_t kAhead = kFormat<P>.block == 256 && P != Packing::q6_k ? 2048 : 768;
-/// The same where two panels lie about half a page apart in their pages, so that one's prefetchers start anew at the
-/// begin of a page while the other's run: q4_0 comes 2 to 3 % faster than with 768 or in step.
+inline constexpr int kTurnInputs = kFormat<P>.is_float() ? 256 / (kLanes * kFormat<P>.element_bytes) : kGroup;
 template <Packing P>
-inline constexpr std::int64_t kAheadApart = kFormat<P>.block == 32 && !kFormat<P>.is_float() ? 2048 : kAhead<P>;
-
-/// Bytes of a turn: what is read of one panel before the other one's turn.
+inline constexpr std::int64_t kBlockBytes = kFormat<P>.is_float() ? 256 : kFormat<P>.block_bytes();  ///< whole turns
 template <Packing P>
 inline constexpr std::int64_t kTurn = kFormat<P>.is_float() ? 256
                                                             : kFormat<P>.block_bytes() / (kFormat<P>.block / kGroup);
 
-/// N panels that advance together, and where they fetch ahead. Each panel's turn starts with fetch() and reads as much,
-/// so that a core asks memory for whole runs of lines of one stream: bfloat16 weights come 10 % faster to two Granite
-/// Rapids cores than in alternating lines of four neighbouring panels, q4_0 1 to 2 %.
-template <Packing P, int N>
-struct Panels {
-  const std::uint8_t* at[N];
-  const std::uint8_t* next[N];  ///< what is read after this panel, null: the one behind it
-  std::int64_t bytes;
-  std::int64_t distance;  ///< that fetches run ahead
-  std::int64_t tail;      ///< of these last bytes, the turns fetch from beyond the end
-  std::int64_t ahead[N];
+/// Of two runs the first is ahead by as many turns as bring it half a page ahead in its page, or up to a turn less: the
+/// prefetchers of one start anew at the begin of a page while the other's run. On two Granite Rapids cores q4_0 came at
+/// 37.1 GB/s, in step at 35.9. q8_0 and blocks of 256 inputs gain nothing.
+template <Packing P>
+inline constexpr bool kStaggered = kFormat<P>.block == 32 && kFormat<P>.nibbles;
+inline std::uintptr_t page_offset(std::uintptr_t address) { return address % 4096; }
 
-  /// For panels that lie in their pages as `from` do.
-  FASTKV_INLINE void set_distance(const void* const* from) {
-    const auto page_offset = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 4096; };
-    const std::uintptr_t apart = N == 1 ? 0 : (page_offset(from[0]) - page_offset(from[N - 1])) % 4096;
-    distance = apart >= 1024 && apart <= 3072 ? kAheadApart<P> : kAhead<P>;
-    tail = (distance + kTurn<P> - 1) / kTurn<P> * kTurn<P>;
+/// How far ahead of its use a byte is fetched, for two runs that lie `apart` in their pages. q4_k came at 30.9 GB/s
+/// with 2048 and 26.1 with 1024. In step q8_0 comes at 36.3 with 768, 27.7 with 2048, and q6_k, whose turns are as
+/// long, at 35.1 and 33.6; half a page apart 2048 is better: 34.7 and 34.0.
+template <Packing P>
+std::int64_t fetch_distance(std::uintptr_t apart) {
+  constexpr bool kLongTurns = P == Packing::q6_k || P == Packing::q8_0;
+  if (kFormat<P>.is_float()) return 768;
+  return kLongTurns && (apart < 1024 || apart > 3072) ? 768 : 2048;
+}
+
+/// A run of panels, read turn by turn.
+template <Packing P>
+struct Stream {
+  const std::uint8_t* run;
+  const std::uint8_t* after;  ///< what is read after the run, null: what lies behind it
+  std::int64_t count, bytes;  ///< panels, and of each
+  std::int64_t distance;      ///< that fetches run ahead
+  const std::uint8_t* at;     ///< the panel
+  std::int64_t turn;          ///< of it, the next one
+  F32 sum;
+
+  Stream(const PanelRuns& runs, int i, std::int64_t k32, std::int64_t ahead)
+      : run(static_cast<const std::uint8_t*>(runs.panels[i])),
+        after(static_cast<const std::uint8_t*>(runs.next[i])),
+        count(runs.count),
+        bytes(k32 / kFormat<P>.block * kFormat<P>.block_bytes()),
+        distance(ahead) {}
+  void begin(std::int64_t panel) {
+    at = run + panel * bytes;
+    turn = 0;
+    sum = F32::set(0.f);
   }
-  FASTKV_INLINE void begin() {
-    unroll<N>([&](auto n) __attribute__((always_inline)) { ahead[n] = distance; });
+};
+
+/// Fetches what a stream reads `distance` bytes behind a turn.
+template <Packing P>
+struct Fetch {
+  std::int64_t ahead, after;  ///< how far from a turn's begin
+  const std::uint8_t* tail;   ///< from here on `after` counts
+
+  FASTKV_INLINE void begin(const Stream<P>& s) {
+    const std::uint8_t* const end = s.at + s.bytes;
+    tail = end - s.distance;
+    ahead = s.distance;
+    after = end == s.run + s.count * s.bytes && s.after ? s.after - tail : ahead;
   }
-  /// Before the turn whose bytes begin `done` bytes behind the panel's first.
-  FASTKV_INLINE void turn(std::int64_t done) {
-    if (bytes - done != tail) return;
-    unroll<N>([&](auto n) __attribute__((always_inline)) {
-      if (next[n]) ahead[n] = next[n] - (at[n] + done);
-    });
-  }
-  template <int I>
-  FASTKV_INLINE void fetch(std::int64_t done) const {
+  FASTKV_INLINE void operator()(const std::uint8_t* turn) const {
+    const std::uint8_t* from = turn + (turn < tail ? ahead : after);
     unroll<int((kTurn<P> + 63) / 64)>([&](auto line) __attribute__((always_inline)) {
-      _mm_prefetch(reinterpret_cast<const char*>(at[I] + done + ahead[I] + line * 64), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(from + line * 64), _MM_HINT_T0);
     });
   }
 };
 
-/// The output of panel n goes to out + n·ldo.
-template <Packing P, int N>
-FASTKV_INLINE void gemv_i8_panels(Panels<P, N>& panels, std::int64_t k32, const I8Rows& a, float* out,
-                                  std::int64_t ldo) {
+/// fn(block, turn of the block, turn of the panel, sum) for the next `count` turns of each stream, by turns; whole
+/// blocks.
+template <Packing P, class Fn, class... Streams>
+FASTKV_INLINE void advance(std::int64_t count, Fn&& fn, Streams&... streams) {
+  constexpr int kStreams = sizeof...(Streams);
+  constexpr int kTurns = kFormat<P>.is_float() ? 1 : kFormat<P>.block / kGroup;  // of a block
+  Stream<P>* const all[] = {&streams...};
+  F32 sum[kStreams];
+  const std::uint8_t* at[kStreams];
+  std::int64_t turn[kStreams];
+  Fetch<P> fetch[kStreams];
+  unroll<kStreams>([&](auto i) __attribute__((always_inline)) {
+    sum[i] = all[i]->sum;
+    turn[i] = all[i]->turn;
+    at[i] = all[i]->at + turn[i] / kTurns * kBlockBytes<P>;
+    fetch[i].begin(*all[i]);
+  });
+  for (std::int64_t t = 0; t < count; t += kTurns) {
+    for (int g = 0; g < kTurns; ++g) {
+      unroll<kStreams>([&](auto i) __attribute__((always_inline)) {
+        fetch[i](at[i] + g * kTurn<P>);
+        fn(at[i], g, turn[kStaggered<P> ? int(i) : 0] + t + g, sum[i]);
+      });
+    }
+    unroll<kStreams>([&](auto i) __attribute__((always_inline)) { at[i] += kBlockBytes<P>; });
+  }
+  unroll<kStreams>([&](auto i) __attribute__((always_inline)) {
+    all[i]->sum = sum[i];
+    all[i]->turn = turn[i] + count;
+  });
+}
+
+template <Packing P, class... Streams>
+[[gnu::noinline]] void gemv_i8_turns(std::int64_t count, const I8Rows& a, Streams&... streams) {
   constexpr int kParts = Block<P>::parts;
-  const std::int8_t* q = a.q;
-  const float* scale = a.scale;
-  const std::int32_t* sums = a.sum;
-  F32 acc[N];
-  unroll<N>([&](auto n) __attribute__((always_inline)) { acc[n] = F32::set(0.f); });
-  panels.begin();
-  for (std::int64_t k = 0, done = 0; k < k32; k += kFormat<P>.block, done += kFormat<P>.block_bytes()) {
-    for (int g = 0; g < Block<P>::groups; ++g, q += kGroup, ++scale, sums += 2) {
-      const F32 a_scale = F32::set(*scale);
-      panels.turn(done + g * kTurn<P>);
-      unroll<N>([&](auto n) __attribute__((always_inline)) {
-        panels.template fetch<decltype(n)::value>(done + g * kTurn<P>);
-        const Block<P> block(panels.at[n] + done);
-        unroll<kParts>([&](auto part) __attribute__((always_inline)) {
-          const std::int32_t sum = kParts == 1 ? sums[0] + sums[1] : sums[part];
-          I32 dot = I32::set(-kFormat<P>.zero * sum);
-          unroll<8 / kParts>([&](auto step) __attribute__((always_inline)) {
-            constexpr int j = decltype(part)::value * 4 + decltype(step)::value;
-            dot = dot_i8<kFormat<P>.wide()>(dot, codes<P, j>(block.planes(g)), I32::set(read<std::int32_t>(q + 4 * j)));
-          });
-          if constexpr (kFormat<P>.affine) {
-            acc[n] = add_group(acc[n], dot, a_scale, block.scale(g, part), block.min(g), F32::set(-float(sum)));
-          } else {
-            acc[n] = add_group(acc[n], dot, a_scale, block.scale(g, part));
-          }
-        });
+  const auto multiply = [&](const std::uint8_t* at, int g, std::int64_t turn, F32& acc) __attribute__((always_inline)) {
+    const std::int8_t* q = a.q + turn * kGroup;
+    const std::int32_t* sums = a.sum + 2 * turn;
+    const F32 a_scale = F32::set(a.scale[turn]);
+    const Block<P> block(at);
+    unroll<kParts>([&](auto part) __attribute__((always_inline)) {
+      const std::int32_t sum = kParts == 1 ? sums[0] + sums[1] : sums[part];
+      I32 dot = I32::set(-kFormat<P>.zero * sum);
+      unroll<8 / kParts>([&](auto step) __attribute__((always_inline)) {
+        constexpr int j = decltype(part)::value * 4 + decltype(step)::value;
+        dot = dot_i8<kFormat<P>.wide()>(dot, codes<P, j>(block.planes(g)), I32::set(read<std::int32_t>(q + 4 * j)));
       });
-    }
-  }
-  unroll<N>([&](auto n) __attribute__((always_inline)) { acc[n].store(out + n * ldo); });
-}
-
-template <Packing P, int N>
-FASTKV_INLINE void gemv_f32_panels(Panels<P, N>& panels, std::int64_t k32, const float* x, float* out,
-                                   std::int64_t ldo) {
-  F32 acc[N];
-  unroll<N>([&](auto n) __attribute__((always_inline)) { acc[n] = F32::set(0.f); });
-  if constexpr (kFormat<P>.is_float()) {
-    constexpr int kInput = kLanes * kFormat<P>.element_bytes, kInputs = 256 / kInput;  // of a turn
-    panels.begin();
-    for (std::int64_t k = 0, done = 0; k < k32; k += kInputs, done += kTurn<P>) {
-      panels.turn(done);
-      unroll<N>([&](auto n) __attribute__((always_inline)) {
-        const std::uint8_t* at = panels.at[n] + done;
-        panels.template fetch<decltype(n)::value>(done);
-        unroll<kInputs>([&](auto i) __attribute__((always_inline)) {
-          acc[n] = fma(F32::set(x[k + i]), load_weights<P>(at + i * kInput), acc[n]);
-        });
-      });
-    }
-  } else {
-    alignas(64) float weights[32 * kLanes];
-    panels.begin();
-    for (std::int64_t k = 0, done = 0; k < k32; k += kFormat<P>.block, done += kFormat<P>.block_bytes()) {
-      for (int g = 0; g < Block<P>::groups; ++g) {
-        panels.turn(done + g * kTurn<P>);
-        unroll<N>([&](auto n) __attribute__((always_inline)) {
-          panels.template fetch<decltype(n)::value>(done + g * kTurn<P>);
-          decode_group<P>(Block<P>(panels.at[n] + done), g, weights);
-          for (int i = 0; i < 32; ++i)
-            acc[n] = fma(F32::set(x[k + 32 * g + i]), F32::load(weights + i * kLanes), acc[n]);
-        });
+      if constexpr (kFormat<P>.affine) {
+        acc = add_group(acc, dot, a_scale, block.scale(g, part), block.min(g), F32::set(-float(sum)));
+      } else {
+        acc = add_group(acc, dot, a_scale, block.scale(g, part));
       }
-    }
-  }
-  unroll<N>([&](auto n) __attribute__((always_inline)) { acc[n].store(out + n * ldo); });
+    });
+  };
+  advance<P>(count, multiply, streams...);
 }
 
-/// fn(panels, their output, distance of the outputs) for one panel of each run after another.
-template <Packing P, int N, class Fn>
-FASTKV_INLINE void for_panels(const PanelRuns& runs, std::int64_t k32, float* out, Fn&& fn) {
-  Panels<P, N> panels;
-  panels.bytes = k32 / kFormat<P>.block * kFormat<P>.block_bytes();
-  panels.set_distance(runs.panels);
-  for (std::int64_t i = 0; i < runs.count; ++i, out += kLanes) {
-    unroll<N>([&](auto n) __attribute__((always_inline)) {
-      panels.at[n] = static_cast<const std::uint8_t*>(runs.panels[n]) + i * panels.bytes;
-      panels.next[n] = i + 1 < runs.count ? nullptr : static_cast<const std::uint8_t*>(runs.next[n]);
-    });
-    fn(panels, out, runs.count * kLanes);
+template <Packing P, class... Streams>
+[[gnu::noinline]] void gemv_f32_turns(std::int64_t count, const float* x, Streams&... streams) {
+  const auto multiply = [&](const std::uint8_t* at, int g, std::int64_t turn, F32& acc) __attribute__((always_inline)) {
+    const float* inputs = x + turn * kTurnInputs<P>;
+    if constexpr (kFormat<P>.is_float()) {
+      unroll<kTurnInputs<P>>([&](auto i) __attribute__((always_inline)) {
+        acc = fma(F32::set(inputs[i]), load_weights<P>(at + i * kLanes * kFormat<P>.element_bytes), acc);
+      });
+    } else {
+      alignas(64) float weights[kGroup * kLanes];
+      decode_group<P>(Block<P>(at), g, weights);
+      for (int i = 0; i < kGroup; ++i) acc = fma(F32::set(inputs[i]), F32::load(weights + i * kLanes), acc);
+    }
+  };
+  advance<P>(count, multiply, streams...);
+}
+
+/// All of the runs: turns(count, streams...) advances them. The outputs of the second lie behind those of the first.
+template <Packing P, class Turns>
+FASTKV_INLINE void for_panels(const PanelRuns& runs, std::int64_t k32, float* out, Turns&& turns) {
+  const std::int64_t all = k32 / kTurnInputs<P>;
+  const auto address = [&](int i) { return reinterpret_cast<std::uintptr_t>(runs.panels[i]); };
+  const std::uintptr_t apart = runs.panels[1] ? page_offset(address(0) - address(1)) : 0;
+  Stream<P> first(runs, 0, k32, fetch_distance<P>(apart));
+  if (!runs.panels[1]) {
+    for (std::int64_t i = 0; i < runs.count; ++i) {
+      first.begin(i);
+      turns(all, first);
+      first.sum.store(out + i * kLanes);
+    }
+    return;
+  }
+  Stream<P> second(runs, 1, k32, first.distance);
+  std::int64_t lead = kStaggered<P> ? std::int64_t(page_offset(2048 - apart)) / kTurn<P> : 0;
+  if (lead > all) lead = all;
+  for (std::int64_t i = 0; i <= runs.count; ++i) {  // the second one is still in its panel i − 1
+    if (i < runs.count) first.begin(i);
+    if (lead > 0) i == 0 ? turns(lead, first) : i == runs.count ? turns(lead, second) : turns(lead, first, second);
+    if (i > 0) second.sum.store(out + (runs.count + i - 1) * kLanes);
+    if (i == runs.count) break;
+    second.begin(i);
+    turns(all - lead, first, second);
+    first.sum.store(out + i * kLanes);
   }
 }
 
 template <Packing P>
 void gemv_i8_as(const PanelRuns& runs, std::int64_t k32, const I8Rows& a, float* out) {
   if constexpr (!kFormat<P>.is_float()) {
-    const auto multiply = [&](auto& panels, float* to, std::int64_t ldo) __attribute__((always_inline)) {
-      gemv_i8_panels(panels, k32, a, to, ldo);
-    };
-    runs.panels[1] ? for_panels<P, 2>(runs, k32, out, multiply) : for_panels<P, 1>(runs, k32, out, multiply);
+    for_panels<P>(
+        runs, k32, out, [&](std::int64_t count, auto&... streams) __attribute__((always_inline)) {
+          gemv_i8_turns<P>(count, a, streams...);
+        });
   }
 }
 
 template <Packing P>
 void gemv_f32_as(const PanelRuns& runs, std::int64_t k32, const float* x, float* out) {
-  const auto multiply = [&](auto& panels, float* to, std::int64_t ldo) __attribute__((always_inline)) {
-    gemv_f32_panels(panels, k32, x, to, ldo);
-  };
-  runs.panels[1] ? for_panels<P, 2>(runs, k32, out, multiply) : for_panels<P, 1>(runs, k32, out, multiply);
+  for_panels<P>(
+      runs, k32, out, [&](std::int64_t count, auto&... streams) __attribute__((always_inline)) {
+        gemv_f32_turns<P>(count, x, streams...);
+      });
 }
 
 template <Packing P>
