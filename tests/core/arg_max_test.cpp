@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "fastkv/error.hpp"
@@ -35,11 +36,14 @@ TEST(ArgMax, PiecesAgreeWithTheWhole) {
   logits[1200] = logits[2900] = 3;
   for (const std::size_t cut : {0u, 1u, 1000u, 1200u, 1201u, 2999u}) {
     const std::span<const float> all(logits);
-    BestLogit best = best_logit(all.first(cut), 0);
-    best.take(best_logit(all.subspan(cut), std::int32_t(cut)));
-    EXPECT_EQ(best.token, 1200) << cut;
-    EXPECT_EQ(best.logit, 3.0f);
-    EXPECT_TRUE(best.valid);
+    const BestLogit front = best_logit(all.first(cut), 0), back = best_logit(all.subspan(cut), std::int32_t(cut));
+    for (const auto& [first, second] : {std::pair(front, back), std::pair(back, front)}) {
+      BestLogit best = first;
+      best.take(second);
+      EXPECT_EQ(best.token, 1200) << cut;
+      EXPECT_EQ(best.logit, 3.0f);
+      EXPECT_TRUE(best.valid);
+    }
   }
 }
 
