@@ -86,17 +86,15 @@ TEST(Recorded, ScoresOfLayers) {
     EXPECT_LE(max_log_difference(row, expected), kWorst * rms_difference(logs, std::vector<double>(n)))
         << "layer " << l;
   }
-  const auto refusal = [&](MethodName method, int rows) {
+  const auto refusal = [&](MethodName method, int rows) -> std::string {
     RunOptions wrong = greedy(options_of(method_defaults(method, model().config.n_layer)), 1);
     wrong.score_rows = rows;
-    return std::string([&] {
-      try {
-        engine.plan(150, wrong);
-      } catch (const Error& error) {
-        return error.what();
-      }
-      return "nothing";
-    }());
+    try {
+      engine.plan(150, wrong);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "nothing";
   };
   EXPECT_EQ(refusal(MethodName::fastkv, 5),
             "scores of layers need the method full: in others layers see different tokens");

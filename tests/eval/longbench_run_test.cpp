@@ -126,7 +126,8 @@ TEST_F(LongBench, ScoresByLengthAndSetsThatAreNotScored) {
   for (const char* file : {"pred_e/stories260K-f32-full/qasper.jsonl", "pred/stories260K-f32-full/dureader.jsonl",
                            "pred/stories260K-f32-full/qasper.jsonl"})
     EXPECT_TRUE(std::filesystem::exists(root_ / ("p/" + std::string(file)))) << file;
-  for (const OrderedJson& example : read("out.json")["examples"])
+  const OrderedJson results = read("out.json");
+  for (const OrderedJson& example : results["examples"])
     EXPECT_EQ(example.contains("score"), example["task"] != "dureader");
 }
 
