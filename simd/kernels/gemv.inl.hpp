@@ -26,21 +26,28 @@ template <Packing P>
 inline constexpr std::int64_t kTurn = kFormat<P>.is_float() ? 256
                                                             : kFormat<P>.block_bytes() / (kFormat<P>.block / kGroup);
 
-/// Of two runs the first is ahead by as many turns as bring it half a page ahead in its page, or up to a turn less: the
-/// prefetchers of one start anew at the begin of a page while the other's run. On two Granite Rapids cores q4_0 came at
-/// 37.1 GB/s, in step at 35.9. q8_0 and blocks of 256 inputs gain nothing.
+/// Turns of a block.
 template <Packing P>
-inline constexpr bool kStaggered = kFormat<P>.block == 32 && kFormat<P>.nibbles;
-inline std::uintptr_t page_offset(std::uintptr_t address) { return address % 4096; }
+inline constexpr std::int64_t kBlockTurns = kFormat<P>.is_float() ? 1 : kFormat<P>.block / kGroup;
 
-/// How far ahead of its use a byte is fetched, for two runs that lie `apart` in their pages. q4_k came at 30.9 GB/s
-/// with 2048 and 26.1 with 1024. In step q8_0 comes at 36.3 with 768, 27.7 with 2048, and q6_k, whose turns are as
-/// long, at 35.1 and 33.6; half a page apart 2048 is better: 34.7 and 34.0.
+/// How far ahead of its use a byte is fetched. On two Granite Rapids cores q4_0 came at 98 % of the read loop with
+/// 2048, 101 % with 2304 or 2592, 97 % with 3168; q6_k at 99, 101 and 98 %; bf16 at 90 % with 1536, 97 % with 2304.
+/// q8_0, whose turns are 8.5 lines, at 87 % with 2176 and 93 % with 768.
 template <Packing P>
-std::int64_t fetch_distance(std::uintptr_t apart) {
-  constexpr bool kLongTurns = P == Packing::q6_k || P == Packing::q8_0;
-  if (kFormat<P>.is_float()) return 768;
-  return kLongTurns && (apart < 1024 || apart > 3072) ? 768 : 2048;
+inline constexpr std::int64_t kFetchAhead = P == Packing::q8_0 ? 768 : 2304;
+
+/// By how many turns of a panel's `all`, whole blocks, the first of two runs that lie `apart` bytes apart is ahead of
+/// the second: as many as bring it half a page ahead in its page, because the prefetchers of one start anew at the
+/// begin of a page while the other's run. In step q4_0 came at 93 % of the read loop instead of 99, q6_k at 94 instead
+/// of 101, bf16 at 86 instead of 97.
+template <Packing P>
+std::int64_t turns_ahead(std::uintptr_t apart, std::int64_t all) {
+  constexpr std::int64_t kBlock = kBlockBytes<P>, kNear = kBlock < 1024 ? kBlock / 2 : 512, kPage = 4096;
+  for (std::int64_t blocks = 0; blocks * kBlockTurns<P> <= all && blocks * kBlock < 4 * kPage; ++blocks) {
+    const std::int64_t from_half = std::int64_t((apart + std::uintptr_t(blocks * kBlock)) % kPage) - kPage / 2;
+    if (-kNear <= from_half && from_half <= kNear) return blocks * kBlockTurns<P>;
+  }
+  return 0;
 }
 
 /// A run of panels, read turn by turn.
@@ -49,17 +56,15 @@ struct Stream {
   const std::uint8_t* run;
   const std::uint8_t* after;  ///< what is read after the run, null: what lies behind it
   std::int64_t count, bytes;  ///< panels, and of each
-  std::int64_t distance;      ///< that fetches run ahead
   const std::uint8_t* at;     ///< the panel
   std::int64_t turn;          ///< of it, the next one
   F32 sum;
 
-  Stream(const PanelRuns& runs, int i, std::int64_t k32, std::int64_t ahead)
+  Stream(const PanelRuns& runs, int i, std::int64_t k32)
       : run(static_cast<const std::uint8_t*>(runs.panels[i])),
         after(static_cast<const std::uint8_t*>(runs.next[i])),
         count(runs.count),
-        bytes(k32 / kFormat<P>.block * kFormat<P>.block_bytes()),
-        distance(ahead) {}
+        bytes(k32 / kFormat<P>.block * kFormat<P>.block_bytes()) {}
   void begin(std::int64_t panel) {
     at = run + panel * bytes;
     turn = 0;
@@ -67,20 +72,19 @@ struct Stream {
   }
 };
 
-/// Fetches what a stream reads `distance` bytes behind a turn.
+/// Fetches what a stream reads kFetchAhead bytes behind a turn.
 template <Packing P>
 struct Fetch {
-  std::int64_t ahead, after;  ///< how far from a turn's begin
-  const std::uint8_t* tail;   ///< from here on `after` counts
+  std::int64_t after;        ///< how far from a turn's begin
+  const std::uint8_t* tail;  ///< from here on; before, kFetchAhead
 
   FASTKV_INLINE void begin(const Stream<P>& s) {
     const std::uint8_t* const end = s.at + s.bytes;
-    tail = end - s.distance;
-    ahead = s.distance;
-    after = end == s.run + s.count * s.bytes && s.after ? s.after - tail : ahead;
+    tail = end - kFetchAhead<P>;
+    after = end == s.run + s.count * s.bytes && s.after ? s.after - tail : kFetchAhead<P>;
   }
   FASTKV_INLINE void operator()(const std::uint8_t* turn) const {
-    const std::uint8_t* from = turn + (turn < tail ? ahead : after);
+    const std::uint8_t* from = turn + (turn < tail ? kFetchAhead<P> : after);
     unroll<int((kTurn<P> + 63) / 64)>([&](auto line) __attribute__((always_inline)) {
       _mm_prefetch(reinterpret_cast<const char*>(from + line * 64), _MM_HINT_T0);
     });
@@ -92,7 +96,6 @@ struct Fetch {
 template <Packing P, class Fn, class... Streams>
 FASTKV_INLINE void advance(std::int64_t count, Fn&& fn, Streams&... streams) {
   constexpr int kStreams = sizeof...(Streams);
-  constexpr int kTurns = kFormat<P>.is_float() ? 1 : kFormat<P>.block / kGroup;  // of a block
   Stream<P>* const all[] = {&streams...};
   F32 sum[kStreams];
   const std::uint8_t* at[kStreams];
@@ -101,15 +104,14 @@ FASTKV_INLINE void advance(std::int64_t count, Fn&& fn, Streams&... streams) {
   unroll<kStreams>([&](auto i) __attribute__((always_inline)) {
     sum[i] = all[i]->sum;
     turn[i] = all[i]->turn;
-    at[i] = all[i]->at + turn[i] / kTurns * kBlockBytes<P>;
+    at[i] = all[i]->at + turn[i] / kBlockTurns<P> * kBlockBytes<P>;
     fetch[i].begin(*all[i]);
   });
-  for (std::int64_t t = 0; t < count; t += kTurns) {
-    for (int g = 0; g < kTurns; ++g) {
-      unroll<kStreams>([&](auto i) __attribute__((always_inline)) {
-        fetch[i](at[i] + g * kTurn<P>);
-        fn(at[i], g, turn[kStaggered<P> ? int(i) : 0] + t + g, sum[i]);
-      });
+  for (std::int64_t t = 0; t < count; t += kBlockTurns<P>) {
+    for (int g = 0; g < kBlockTurns<P>; ++g) {
+      // before all products: behind those of the first stream, q4_0 came at 94 % of the read loop, so at 97 %
+      unroll<kStreams>([&](auto i) __attribute__((always_inline)) { fetch[i](at[i] + g * kTurn<P>); });
+      unroll<kStreams>([&](auto i) __attribute__((always_inline)) { fn(at[i], g, turn[i] + t + g, sum[i]); });
     }
     unroll<kStreams>([&](auto i) __attribute__((always_inline)) { at[i] += kBlockBytes<P>; });
   }
@@ -165,9 +167,7 @@ template <Packing P, class... Streams>
 template <Packing P, class Turns>
 FASTKV_INLINE void for_panels(const PanelRuns& runs, std::int64_t k32, float* out, Turns&& turns) {
   const std::int64_t all = k32 / kTurnInputs<P>;
-  const auto address = [&](int i) { return reinterpret_cast<std::uintptr_t>(runs.panels[i]); };
-  const std::uintptr_t apart = runs.panels[1] ? page_offset(address(0) - address(1)) : 0;
-  Stream<P> first(runs, 0, k32, fetch_distance<P>(apart));
+  Stream<P> first(runs, 0, k32);
   if (!runs.panels[1]) {
     for (std::int64_t i = 0; i < runs.count; ++i) {
       first.begin(i);
@@ -176,9 +176,9 @@ FASTKV_INLINE void for_panels(const PanelRuns& runs, std::int64_t k32, float* ou
     }
     return;
   }
-  Stream<P> second(runs, 1, k32, first.distance);
-  std::int64_t lead = kStaggered<P> ? std::int64_t(page_offset(2048 - apart)) / kTurn<P> : 0;
-  if (lead > all) lead = all;
+  Stream<P> second(runs, 1, k32);
+  const std::int64_t lead = turns_ahead<P>(
+      reinterpret_cast<std::uintptr_t>(runs.panels[0]) - reinterpret_cast<std::uintptr_t>(runs.panels[1]), all);
   for (std::int64_t i = 0; i <= runs.count; ++i) {  // the second one is still in its panel i − 1
     if (i < runs.count) first.begin(i);
     if (lead > 0) i == 0 ? turns(lead, first) : i == runs.count ? turns(lead, second) : turns(lead, first, second);

@@ -13,17 +13,17 @@ void check_logits(std::span<const float> logits);
 /// The largest of some of the logits of a vocabulary, the lowest token among equals.
 struct BestLogit {
   float logit = -std::numeric_limits<float>::infinity();
-  std::int32_t token = -1;  ///< -1: none above -infinity
-  bool valid = true;        ///< no NaN and no +infinity among them
+  std::int32_t token = -1;    ///< -1: none above -infinity
+  std::int32_t invalid = -1;  ///< the lowest token whose logit is NaN or +infinity; -1: none
+  float invalid_logit = 0;
 
-  /// Those of both.
-  void take(const BestLogit& other) {
-    if (other.logit > logit || (other.logit == logit && other.token < token)) logit = other.logit, token = other.token;
-    valid = valid && other.valid;
-  }
+  /// Also those that `other` has seen.
+  void take(const BestLogit& other);
+  /// Also the logits of the tokens from `first` on.
+  void take(std::span<const float> logits, std::int32_t first);
+  /// Throws Error internal if one was not valid.
+  void check_valid() const;
 };
-/// Of logits [n], those of the tokens first ... first + n - 1.
-BestLogit best_logit(std::span<const float> logits, std::int32_t first);
 
 /// Index of the largest of logits [V] (no NaN), the lowest one among equals. Throws Error internal if none is finite.
 std::int32_t arg_max(std::span<const float> logits);

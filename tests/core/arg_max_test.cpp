@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -36,13 +37,19 @@ TEST(ArgMax, PiecesAgreeWithTheWhole) {
   logits[1200] = logits[2900] = 3;
   for (const std::size_t cut : {0u, 1u, 1000u, 1200u, 1201u, 2999u}) {
     const std::span<const float> all(logits);
-    const BestLogit front = best_logit(all.first(cut), 0), back = best_logit(all.subspan(cut), std::int32_t(cut));
+    const auto front = std::pair(all.first(cut), 0), back = std::pair(all.subspan(cut), std::int32_t(cut));
     for (const auto& [first, second] : {std::pair(front, back), std::pair(back, front)}) {
-      BestLogit best = first;
-      best.take(second);
-      EXPECT_EQ(best.token, 1200) << cut;
-      EXPECT_EQ(best.logit, 3.0f);
-      EXPECT_TRUE(best.valid);
+      BestLogit together, one, other;  // one after the other, and both apart
+      together.take(first.first, first.second);
+      together.take(second.first, second.second);
+      one.take(first.first, first.second);
+      other.take(second.first, second.second);
+      one.take(other);
+      for (const BestLogit& best : {together, one}) {
+        EXPECT_EQ(best.token, 1200) << cut;
+        EXPECT_EQ(best.logit, 3.0f);
+        EXPECT_EQ(best.invalid, -1);
+      }
     }
   }
 }
@@ -52,15 +59,27 @@ TEST(ArgMax, FindsWhatIsNotALogit) {
     for (const std::size_t at : {0u, 16u, 1500u, 1999u}) {
       std::vector<float> logits = logits_of(2000);
       EXPECT_NO_THROW(check_logits(logits));
-      logits[at] = bad;
-      BestLogit best;
-      best.take(best_logit(logits, 0));
-      EXPECT_FALSE(best.valid) << at;
-      EXPECT_THROW(check_logits(logits), Error) << at;
+      logits[at] = logits.back() = bad;
+      BestLogit whole, back, front;
+      whole.take(logits, 0);
+      const std::size_t cut = 1000;
+      back.take(std::span(logits).subspan(cut), std::int32_t(cut));
+      front.take(std::span(logits).first(cut), 0);
+      back.take(front);
+      for (const BestLogit& best : {whole, back}) EXPECT_EQ(best.invalid, std::int32_t(at));
+      EXPECT_THROW(whole.check_valid(), Error);
+      try {
+        check_logits(logits);
+        ADD_FAILURE() << "no error for " << at;
+      } catch (const Error& error) {
+        EXPECT_EQ(error.what(), "the logit of token " + std::to_string(at) + (std::isnan(bad) ? " is nan" : " is inf"));
+      }
     }
   }
   const std::vector<float> none(40, -INFINITY);
-  EXPECT_EQ(best_logit(none, 0).token, -1);
+  BestLogit best;
+  best.take(none, 0);
+  EXPECT_EQ(best.token, -1);
   EXPECT_THROW(arg_max(none), Error);
 }
 

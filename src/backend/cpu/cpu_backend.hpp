@@ -125,7 +125,7 @@ class CpuBackend final : public Backend {
   std::shared_ptr<ScoreMemory> score_memory_ = std::make_shared<ScoreMemory>();
   std::unique_ptr<NarrowLayer> narrow_;  ///< of the last decode step, for as many rows
   std::unique_ptr<DecodeAttention> attention_;
-  std::vector<float> logits_;  ///< of a decode step, where its caller wants none or fewer
+  std::vector<float> logits_;  ///< of a decode step, where its caller wants fewer
 };
 
 }  // namespace fastkv::cpu

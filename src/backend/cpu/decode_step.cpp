@@ -8,20 +8,18 @@
 namespace fastkv::cpu {
 namespace {
 
-/// The largest of logits [vocab] in `range` but those of `banned` (ascending).
-BestLogit best_in(const float* logits, Range range, std::span<const std::int32_t> banned) {
-  BestLogit best;
-  std::int64_t at = range.begin;
+/// Also the logits of `tokens` but those of `banned` (ascending).
+void take(BestLogit& best, const float* logits, Range tokens, std::span<const std::int32_t> banned) {
+  std::int64_t at = tokens.begin;
   const auto take_until = [&](std::int64_t end) {
-    if (end > at) best.take(best_logit({logits + at, std::size_t(end - at)}, std::int32_t(at)));
+    if (end > at) best.take({logits + (at - tokens.begin), std::size_t(end - at)}, std::int32_t(at));
   };
   for (const std::int32_t id : banned) {
-    if (id < at || id >= range.end) continue;
+    if (id < at || id >= tokens.end) continue;
     take_until(id);
     at = id + 1;
   }
-  take_until(range.end);
-  return best;
+  take_until(tokens.end);
 }
 
 }  // namespace
@@ -48,19 +46,16 @@ void CpuBackend::decode_step(std::span<const SequenceStep> sequences, const Step
   rope_table(positions, attention_->cos_sin().data());
 
   const std::size_t vocab = std::size_t(config_.n_vocab);
-  const bool every_row_counts = m == std::int64_t(sequences.size());  // none is before the last of its sequence
-  float* logits = out.logits;                                         // [m, V]
-  if (!every_row_counts || !logits) {
+  float* logits = out.logits;                           // [m, V], unless the caller wants none
+  if (logits && m != std::int64_t(sequences.size())) {  // some rows are before the last of their sequence
     logits_.resize(std::size_t(m) * vocab);
     logits = logits_.data();
   }
   for (std::int64_t i = 0; i < m; ++i)
     weights_.token_embd.read_row(tokens[std::size_t(i)], narrow.x() + i * config_.n_embd);
-  std::vector<const float*> last_rows;  // of each sequence
-  for (std::int64_t last = -1; const SequenceStep& s : sequences) {
-    last += std::int64_t(s.tokens.size());
-    last_rows.push_back(logits + std::size_t(last) * vocab);
-  }
+  std::vector<std::int64_t> last_rows;  // of each sequence
+  for (std::int64_t last = -1; const SequenceStep& s : sequences)
+    last_rows.push_back(last += std::int64_t(s.tokens.size()));
   std::vector<std::int32_t> banned(out.banned.begin(), out.banned.end());
   std::sort(banned.begin(), banned.end());
   std::vector<BestLogit> best(std::size_t(team_->size()) * sequences.size());  // of what each thread computes
@@ -76,20 +71,19 @@ void CpuBackend::decode_step(std::span<const SequenceStep> sequences, const Step
       if (thread == 0) control.poll();
     }
     // by each thread on the way: afterwards, from memory, 128,000 logits took two threads 0.1 ms
-    const auto keep_best = [&](std::int64_t row, Range among) {
+    const auto keep_best = [&](std::int64_t row, Range among, const float* found) {
       for (std::size_t s = 0; s < sequences.size(); ++s)
-        if (last_rows[s] == logits + std::size_t(row) * vocab)
-          best[std::size_t(thread) * sequences.size() + s].take(best_in(last_rows[s], among, banned));
+        if (last_rows[s] == row) take(best[std::size_t(thread) * sequences.size() + s], found, among, banned);
     };
     narrow.output_head(thread, weights_, logits, out.best ? NarrowLayer::HeadDone(keep_best) : nullptr);
   });
   control.throw_if_stopped();
   for (std::size_t s = 0; s < sequences.size(); ++s) {
-    if (out.logits && out.logits + s * vocab != last_rows[s]) std::copy_n(last_rows[s], vocab, out.logits + s * vocab);
+    if (logits != out.logits) std::copy_n(logits + std::size_t(last_rows[s]) * vocab, vocab, out.logits + s * vocab);
     if (!out.best) continue;
     BestLogit all;
     for (int thread = 0; thread < team_->size(); ++thread) all.take(best[std::size_t(thread) * sequences.size() + s]);
-    if (!all.valid) check_logits({last_rows[s], vocab});
+    all.check_valid();
     check(all.token >= 0, ErrorCode::internal, "expected a finite logit among ", vocab);
     out.best[s] = all.token;
   }

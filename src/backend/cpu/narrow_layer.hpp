@@ -49,8 +49,9 @@ class NarrowLayer {
   /// x += attention · Woᵀ; x += (silu(h · Wgᵀ) ∘ h · Wuᵀ) · Wdᵀ with h = norm(x). `attention` must be complete.
   /// `following` is the phase after these, or empty: threads fetch its first bytes while they wait for each other.
   void output_and_mlp(int thread, const LayerWeights& layer, const Phase& following);
-  /// out [M, V] = norm(x) · W_outputᵀ; done(row, tokens) for each piece of `out` while the thread has it in L1.
-  using HeadDone = std::function<void(std::int64_t row, Range tokens)>;
+  /// out [M, V] = norm(x) · W_outputᵀ, if not null; in decode done(row, tokens, logits) for each piece of them while
+  /// the thread has it in L1.
+  using HeadDone = std::function<void(std::int64_t row, Range tokens, const float* logits)>;
   void output_head(int thread, const Weights& weights, float* out, const HeadDone& done);
 
  private:
