@@ -66,9 +66,20 @@ inline std::size_t row_bytes(RowType type, int d) {
   return 0;
 }
 
-/// Runs of panels that attend_keys, and of rows that attend_values, reads at once: more cache misses are under way than
-/// with one.
-inline constexpr int kKeyStreams = 2, kValueStreams = 2;
+/// Rows of a cache that some query heads read.
+struct CachedRows {
+  RowType k_type, v_type;
+  const void* keys;         ///< ⌈n/16⌉ panels of 16, one behind the other
+  const void* values;       ///< [n] rows, `stride` bytes apart
+  std::size_t stride;
+  std::int64_t n;           ///< ≥ 1
+  int d;
+  const void* next_keys;    ///< what is read after them, and fetched; null: what lies behind them
+  const void* next_values;
+};
+/// How much a score may be above the maximum over which attend_rows weighs it: e^8 of a weight costs no precision, and
+/// the sums need scaling only where a score is more than that above all before it.
+inline constexpr float kScoreSlack = 8;
 
 /// Keys of a block of the layouts that attention of prefill reads.
 inline constexpr int kKeyBlock = 128;
@@ -167,15 +178,16 @@ struct KernelTable {
   void (*encode_row)(RowType type, const float* x, int d, void* row);
   /// The same to lane `lane` of a panel of keys, d ≤ 256.
   void (*encode_key)(RowType type, const float* x, int d, void* panel, int lane);
+  /// Its inverse, row -> out [d].
+  void (*decode_row)(RowType type, const void* row, int d, float* out);
   /// out[g·ldo + j] = scale · q[g] · key[j], j < n: q [G, d], panels of 16 keys one behind the other, the last one
-  /// whole. Reads kKeyStreams runs of ⌈⌈n/16⌉ / kKeyStreams⌉ panels side by side. |error| ≤ (2 d + 2) eps |scale| Σ|q·k|.
+  /// whole. |error| ≤ (2 d + 2) eps |scale| Σ|q·k|.
   void (*attend_keys)(RowType type, const float* q, int group, const void* keys, std::int64_t n, int d, float scale,
                       float* out, std::int64_t ldo);
-  /// acc[g·d ..] += Σ_j p · value[j] and sum[g] = Σ_j p, j < n, with p = exp(s[g·lds + j] − max[g]), which replaces s:
-  /// ≤ 4 eps relative and |s − max| eps. Reads kValueStreams runs of 16·⌈⌈n/16⌉ / kValueStreams⌉ rows side by side; the
-  /// order of the sums depends on n alone.
-  void (*attend_values)(RowType type, float* s, std::int64_t lds, int group, const float* max, const void* values,
-                        std::size_t stride, std::int64_t n, int d, float* acc, float* sum);
+  /// out[g·d ..] = Σ_j p · value[j] and sum[g] = Σ_j p with p = exp(s − max[g]), s = scale · q[g] · key[j], j < n: p is
+  /// ≤ 4 eps relative and |s − max| eps, and what the error of s makes (see attend_keys). The largest s of g is in
+  /// [max[g], max[g] + kScoreSlack]; sums are scaled for it up to ⌈n/16⌉ times, 5 eps each. q [G, d].
+  void (*attend_rows)(const CachedRows& rows, const float* q, int group, float scale, float* out, float* max, float* sum);
 };
 
 /// The table of `isa`; only call its kernels if supported(isa).

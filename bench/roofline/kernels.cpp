@@ -168,9 +168,10 @@ class Builder {
     const std::string shape = format("%lld inputs", static_cast<long long>(kInputs));
     const std::string name = kPackingNames[static_cast<int>(packing)];
     const double work = static_cast<double>(2 * bytes * panels);
+    static constexpr std::int64_t kRun = 16;
     const auto runs = [stream = stream_, part = part_, bytes, panels](int t, std::int64_t p) {
       const std::uint8_t* first = stream->data() + t * part + p * bytes;
-      return simd::PanelRuns{{first, first + panels * bytes}, {}, 1};
+      return simd::PanelRuns{{first, first + panels * bytes}, {}, std::min(panels - p, kRun)};
     };
     if (packing < Packing::f32) {
       const auto q = make<std::int8_t>(kInputs);
@@ -178,15 +179,15 @@ class Builder {
       const auto sum = make<std::int32_t>(kInputs / 16);
       kt.quantize_i8(x->data(), kInputs, q->data(), scale->data(), sum->data());
       add("gemv_i8 " + name, shape, Bound::memory, work, [=, &kt](int t) {
-        alignas(64) float out[2 * kLanes];
-        for (std::int64_t p = 0; p < panels; ++p) {
+        alignas(64) float out[2 * kRun * kLanes];
+        for (std::int64_t p = 0; p < panels; p += kRun) {
           kt.gemv_i8(packing, runs(t, p), kInputs, {q->data(), scale->data(), sum->data()}, out);
         }
       });
     }
     add("gemv_f32 " + name, shape, Bound::memory, work, [=, &kt](int t) {
-      alignas(64) float out[2 * kLanes];
-      for (std::int64_t p = 0; p < panels; ++p) {
+      alignas(64) float out[2 * kRun * kLanes];
+      for (std::int64_t p = 0; p < panels; p += kRun) {
         kt.gemv_f32(packing, runs(t, p), kInputs, x->data(), out);
       }
     });
@@ -196,32 +197,22 @@ class Builder {
   void cached_attention(RowType type) {
     const KernelTable& kt = kt_;
     constexpr const char* kNames[] = {"f32", "f16", "bf16", "q8_0"};
-    constexpr std::int64_t kChunk = 512;
-    const std::int64_t row = static_cast<std::int64_t>(simd::row_bytes(type, kHeadDim)), chunks = part_ / row / kChunk;
+    constexpr std::int64_t kChunk = 1024;
+    const std::int64_t row = static_cast<std::int64_t>(simd::row_bytes(type, kHeadDim)),
+                       chunks = part_ / row / kChunk / 2;  // keys, and values behind those of all chunks
     const auto q = random_floats(kSharing * kHeadDim);
-    const auto scores = each<float>(kSharing * kChunk);
-    const auto weights = each<float>(kSharing * kChunk), out = each<float>(kSharing * kHeadDim),
-               sums = each<float>(kSharing);
-    static constexpr std::array<float, kSharing> kMaxima{1, 1, 1, 1};  // exp(s − 1), call after call, ends at 1
-    const std::string shape = format("%d heads of %d", kSharing, kHeadDim);
-    const std::string name = kNames[static_cast<int>(type)];
-    const double work = static_cast<double>(row * kChunk * chunks);
-    const auto rows = [stream = stream_, part = part_, row](int t, std::int64_t chunk) {
-      return stream->data() + t * part + chunk * kChunk * row;
-    };
-    add("attend_keys " + name, shape, Bound::memory, work, [=, &kt](int t) {
-      for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
-        kt.attend_keys(type, q->data(), kSharing, rows(t, chunk), kChunk, kHeadDim, 0.125f,
-                       scores[static_cast<std::size_t>(t)]->data(), kChunk);
-      }
-    });
-    add("attend_values " + name, shape, Bound::memory, work, [=, &kt](int t) {
-      const std::size_t i = static_cast<std::size_t>(t);
-      for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
-        kt.attend_values(type, weights[i]->data(), kChunk, kSharing, kMaxima.data(), rows(t, chunk),
-                         static_cast<std::size_t>(row), kChunk, kHeadDim, out[i]->data(), sums[i]->data());
-      }
-    });
+    const auto out = each<float>(kSharing * kHeadDim), maxima = each<float>(kSharing), sums = each<float>(kSharing);
+    const double work = static_cast<double>(2 * row * kChunk * chunks);
+    add(std::string("attend_rows ") + kNames[static_cast<int>(type)], format("%d heads of %d", kSharing, kHeadDim),
+        Bound::memory, work, [=, &kt, stream = stream_, part = part_](int t) {
+          const std::size_t i = static_cast<std::size_t>(t);
+          const std::uint8_t* keys = stream->data() + t * part;
+          for (std::int64_t chunk = 0; chunk < chunks; ++chunk, keys += kChunk * row) {
+            kt.attend_rows({type, type, keys, keys + chunks * kChunk * row, static_cast<std::size_t>(row), kChunk,
+                            kHeadDim, nullptr, nullptr},
+                           q->data(), kSharing, 0.125f, out[i]->data(), maxima[i]->data(), sums[i]->data());
+          }
+        });
   }
 
   /// Rows of a prompt, four query heads a key/value head, against the last of 8192 keys.

@@ -47,8 +47,9 @@ constexpr KernelTable make_table(Isa isa) {
       .exp_sum = exp_sum,
       .encode_row = encode_row,
       .encode_key = encode_key,
+      .decode_row = decode_row,
       .attend_keys = attend_keys,
-      .attend_values = attend_values,
+      .attend_rows = attend_rows,
   };
 }
 

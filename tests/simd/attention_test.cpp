@@ -1,4 +1,7 @@
 // Packing of keys and values for prefill, and decode over cached rows of every element type.
+#include <cmath>
+#include <utility>
+
 #include "simd/support/kernel_test.hpp"
 #include "simd/support/narrow.hpp"
 
@@ -23,14 +26,15 @@ class Attention : public KernelTest {
     std::vector<std::uint8_t> bytes;
     std::vector<double> values;
   };
-  Keys make_keys(RowType type, int n, int d) {
+  Keys make_keys(RowType type, int n, int d) { return make_keys(type, values(std::size_t(n * d)), n, d); }
+  Keys make_keys(RowType type, Aligned<float> x, int n, int d) {
     const std::size_t row = simd::row_bytes(type, d);
-    Keys keys{values(std::size_t(n * d)), std::vector<std::uint8_t>(std::size_t(n + 15) / 16 * 16 * row, 0x33), {}};
+    Keys keys{std::move(x), std::vector<std::uint8_t>(std::size_t(n + 15) / 16 * 16 * row, 0x33), {}};
     std::vector<std::uint8_t> plain(row);
     for (int j = 0; j < n; ++j) {
-      const float* x = keys.x.data() + j * d;
-      kernels().encode_key(type, x, d, keys.bytes.data() + std::size_t(j / 16 * 16) * row, j % 16);
-      kernels().encode_row(type, x, d, plain.data());
+      const float* key = keys.x.data() + j * d;
+      kernels().encode_key(type, key, d, keys.bytes.data() + std::size_t(j / 16 * 16) * row, j % 16);
+      kernels().encode_row(type, key, d, plain.data());
       for (int i = 0; i < d; ++i) keys.values.push_back(decode(type, plain.data(), i));
     }
     return keys;
@@ -182,51 +186,124 @@ TEST_P(Attention, AScoreDependsOnItsOwnRowOnly) {
   }
 }
 
-TEST_P(Attention, ValuesAreSummed) {
-  for (const RowType type : kTypes) {
-    for (const int d : {16, 32, 42, 64, 80, 128}) {
-      if (type == RowType::q8_0 && d % 32) continue;
+/// Scores, weights and sums of attend_rows against double, for types, sizes and groups around every width. `rising`:
+/// scores that grow by 5 a key pass the running maximum again and again; `sinking`: only the first ones count.
+TEST_P(Attention, RowsAreAttendedTo) {
+  enum Course { level, rising, sinking };
+  constexpr std::pair<RowType, RowType> kPairs[] = {{RowType::f32, RowType::f32},   {RowType::f16, RowType::f16},
+                                                    {RowType::bf16, RowType::bf16}, {RowType::q8_0, RowType::q8_0},
+                                                    {RowType::f16, RowType::q8_0},  {RowType::q8_0, RowType::f32}};
+  for (const auto& [k_type, v_type] : kPairs) {
+    for (const int d : {32, 42, 64, 80, 128}) {
+      if ((k_type == RowType::q8_0 || v_type == RowType::q8_0) && d % 32) continue;
       for (const int group : {1, 3, 4, 8}) {
-        for (const int n : {1, 2, 17, 33, 65}) {
-          SCOPED_TRACE(testing::Message() << "type " << int(type) << " d " << d << " group " << group << " n " << n);
-          const Cache v = make_cache(type, n, d);
-          const int lds = n + 1;
-          Aligned<float> p = values(std::size_t(group * lds));
-          const std::vector<float> scores(p.begin(), p.end());
-          const Aligned<float> before = values(std::size_t(group * d));
-          Aligned<float> acc(before.size());
-          std::copy(before.begin(), before.end(), acc.begin());
-          std::vector<float> max(std::size_t(group), 0.3f), sums(std::size_t(group), 777.f);
-          kernels().attend_values(type, p.data(), lds, group, max.data(), v.bytes.data(), v.stride, n, d, acc.data(),
-                                  sums.data());
-          for (int g = 0; g < group; ++g) {
-            double total = 0;
-            for (int j = 0; j < lds; ++j) {
-              const std::size_t at = std::size_t(g * lds + j);
-              if (j == n) {
-                ASSERT_EQ(p[at], scores[at]);
-                continue;
-              }
-              const double x = double(scores[at]) - max[std::size_t(g)], e = std::exp(x);
-              ASSERT_TRUE(close(p[at], e, (4 + std::abs(x)) * kEps * e)) << g << ' ' << j;
-              total += p[at];
+        for (const int n : {1, 2, 15, 16, 17, 33, 100}) {
+          for (const Course course : {level, rising, sinking}) {
+            SCOPED_TRACE(testing::Message() << "types " << int(k_type) << ' ' << int(v_type) << " d " << d << " group "
+                                            << group << " n " << n << " course " << int(course));
+            Keys keys = make_keys(k_type, n, d);
+            if (course != level) {  // the first dim makes the course, the others what they are
+              for (int j = 0; j < n; ++j) keys.x[std::size_t(j * d)] = float(course == rising ? j : n - j) / 2;
+              keys = make_keys(k_type, std::move(keys.x), n, d);
             }
-            ASSERT_TRUE(close(sums[std::size_t(g)], total, (n / 16.0 + 5) * kEps * total));
-          }
-          std::vector<double> expected, bounds;
-          for (int g = 0; g < group; ++g) {
-            for (int i = 0; i < d; ++i) {
-              double sum = before[std::size_t(g * d + i)], magnitude = std::abs(sum);
+            const Cache v = make_cache(v_type, n, d);
+            Aligned<float> q = values(std::size_t(group * d));
+            for (int g = 0; course != level && g < group; ++g) q[std::size_t(g * d)] = 20;
+            const float scale = 0.5f;
+            const double panels = (n + 15) / 16;  // at each the sums may be scaled: 5 eps
+            std::vector<float> out(std::size_t(group * d), 777.f), max(std::size_t(group), 777.f), sums = max;
+            kernels().attend_rows({k_type, v_type, keys.bytes.data(), v.bytes.data(), v.stride, n, d, nullptr, nullptr},
+                                  q.data(), group, scale, out.data(), max.data(), sums.data());
+            std::vector<double> expected, bounds;
+            for (int g = 0; g < group; ++g) {
+              std::vector<double> weight, error;
+              double most = -INFINITY, total = 0, total_error = 0;
+              const double m = max[std::size_t(g)];
               for (int j = 0; j < n; ++j) {
-                const double term = double(p[std::size_t(g * lds + j)]) * v.values[std::size_t(j * d + i)];
-                sum += term, magnitude += std::abs(term);
+                double s = 0, magnitude = 0;
+                for (int i = 0; i < d; ++i) {
+                  const double term = double(scale) * q[std::size_t(g * d + i)] * keys.values[std::size_t(j * d + i)];
+                  s += term, magnitude += std::abs(term);
+                }
+                most = std::max(most, s);
+                const double p = std::exp(s - m), slip = (2 * d + 2) * kEps * magnitude;
+                weight.push_back(p), error.push_back(p * (slip + (4 + std::abs(s - m) + 5 * panels) * kEps) + 1e-37);
+                total += p, total_error += error.back();
               }
-              expected.push_back(sum), bounds.push_back((n + 2) * kEps * magnitude);
+              const double slip = 1e-4 * (1 + std::abs(most));
+              ASSERT_LE(m, most + slip);
+              ASSERT_GE(m + simd::kScoreSlack, most - slip);
+              ASSERT_TRUE(close(sums[std::size_t(g)], total, total_error + (panels + 5) * kEps * total)) << g;
+              for (int i = 0; i < d; ++i) {
+                double sum = 0, bound = 0;
+                for (int j = 0; j < n; ++j) {
+                  const double value = v.values[std::size_t(j * d + i)];
+                  sum += weight[std::size_t(j)] * value;
+                  bound += (error[std::size_t(j)] + weight[std::size_t(j)] * (n + 2) * kEps) * std::abs(value);
+                }
+                expected.push_back(sum), bounds.push_back(bound);
+              }
             }
+            expect_close(out, expected, bounds);
           }
-          expect_close(acc, expected, bounds);
         }
       }
+    }
+  }
+}
+
+// Scores that pass the running maximum at different keys for different heads.
+TEST_P(Attention, AHeadDependsOnItselfOnly) {
+  for (const float scale : {0.25f, 0.5f, 1.f})
+    for (const RowType type : kTypes) {
+      const int d = 64, n = 100, group = 7;
+      const Keys keys = make_keys(type, n, d);
+      const Cache v = make_cache(type, n, d);
+      const Aligned<float> q = values(std::size_t(group * d));
+      const auto attend = [&](const float* heads, int count, std::vector<float>& out) {
+        out.assign(std::size_t(count * (d + 2)), 777.f);
+        kernels().attend_rows({type, type, keys.bytes.data(), v.bytes.data(), v.stride, n, d, nullptr, nullptr}, heads,
+                              count, scale, out.data(), out.data() + count * d, out.data() + count * (d + 1));
+      };
+      std::vector<float> all, one;
+      attend(q.data(), group, all);
+      for (int g = 0; g < group; ++g) {
+        attend(q.data() + g * d, 1, one);
+        for (int i = 0; i < d; ++i) ASSERT_EQ(one[std::size_t(i)], all[std::size_t(g * d + i)]) << g << ' ' << i;
+        ASSERT_EQ(one[std::size_t(d)], all[std::size_t(group * d + g)]) << g;
+        ASSERT_EQ(one[std::size_t(d + 1)], all[std::size_t(group * (d + 1) + g)]) << g;
+      }
+    }
+}
+
+// What is read next may lie anywhere, or nowhere: it is fetched, not read.
+TEST_P(Attention, WhatIsReadNextIsOnlyFetched) {
+  const int d = 64, n = 40;
+  const Keys keys = make_keys(RowType::f16, n, d);
+  const Cache v = make_cache(RowType::f16, n, d);
+  const Aligned<float> q = values(d);
+  std::vector<float> out[2] = {std::vector<float>(d), std::vector<float>(d)};
+  float max[2], sums[2];
+  const void* const nowhere = reinterpret_cast<const void*>(std::uintptr_t{64});
+  for (int i = 0; i < 2; ++i) {
+    const void* const next = i ? nowhere : nullptr;
+    kernels().attend_rows({RowType::f16, RowType::f16, keys.bytes.data(), v.bytes.data(), v.stride, n, d, next, next},
+                          q.data(), 1, 0.125f, out[i].data(), max + i, sums + i);
+  }
+  EXPECT_EQ(out[0], out[1]);
+  EXPECT_EQ(max[0], max[1]);
+  EXPECT_EQ(sums[0], sums[1]);
+}
+
+TEST_P(Attention, RowsAreDecoded) {
+  for (const RowType type : kTypes) {
+    for (const int d : {1, 16, 30, 64, 80, 96}) {
+      if (type == RowType::q8_0 && d % 32) continue;
+      const Cache cache = make_cache(type, 3, d);
+      std::vector<float> out(std::size_t(d + 1), 777.f);
+      kernels().decode_row(type, cache.bytes.data() + 2 * cache.stride, d, out.data());
+      for (int i = 0; i < d; ++i) ASSERT_EQ(out[std::size_t(i)], cache.values[std::size_t(2 * d + i)]) << i;
+      ASSERT_EQ(out.back(), 777.f) << "written past the row";
     }
   }
 }

@@ -9,34 +9,15 @@
 namespace fastkv::cpu {
 namespace {
 
-// Keys of one item. Fixed, and chunks are joined in order, so that the result does not depend on the threads. Every
-// change from keys to values and back costs the run-ahead of prefetchers: with 512, attention took 4 % longer at 8192
-// rows, 10 % at 840.
+// Keys of one item. Fixed, and chunks are joined in order, so that the result does not depend on the threads.
 constexpr std::int64_t kChunk = 1024;
 static_assert(kChunk % simd::kLanes == 0);
-
-constexpr int kParts = 4;  // of a chunk's memory fetched ahead, between which other work hides the fetching
-constexpr std::size_t kFetched = 4096;
-
-// Fetches part `part` of the first kFetched bytes of those that a kernel reads of n rows, 16 of them `bytes`.
-void fetch_rows(const std::byte* rows, std::size_t bytes, std::int64_t n, int part) {
-  static_assert(simd::kKeyStreams == 2 && simd::kValueStreams == 2);
-  const std::size_t run = std::size_t(ceil_div(n, 2 * simd::kLanes)) * bytes;
-  const std::size_t at = std::size_t(part) * (kFetched / kParts);
-  const std::byte* from = rows + at / (kFetched / 2) * run + at % (kFetched / 2);
-  for (std::size_t b = 0; b < kFetched / kParts; b += 64) __builtin_prefetch(from + b);
-}
 
 }  // namespace
 
 DecodeAttention::DecodeAttention(const simd::KernelTable& kernels, const AttentionShape& shape, ThreadTeam& team,
                                  StageClocks& clocks)
-    : kernels_(kernels),
-      shape_(shape),
-      team_(team),
-      clocks_(clocks),
-      work_(team),
-      scores_(std::size_t(team.size()) * std::size_t(shape.group() * kChunk)) {}
+    : kernels_(kernels), shape_(shape), team_(team), clocks_(clocks), work_(team) {}
 
 void DecodeAttention::begin(std::vector<StepRow> rows, int layers) {
   rows_ = std::move(rows);
@@ -78,33 +59,26 @@ void DecodeAttention::append(int thread, int layer, NarrowLayer& narrow) {
   }
 }
 
-void DecodeAttention::attend(int thread, int layer, std::int64_t row, int stored, std::int64_t chunk,
-                             const NarrowLayer& narrow) {
+void DecodeAttention::attend(int layer, std::int64_t row, int stored, std::int64_t chunk, const NarrowLayer& narrow) {
   const StepRow& step = rows_[std::size_t(row)];
   const CpuLayerCache& cache = step.cache(layer);
-  const std::int64_t d = shape_.d, first = chunk * kChunk, end = step.visible(layer, stored),
-                     n = std::min(end - first, kChunk);
+  const std::int64_t d = shape_.d, first = chunk * kChunk, end = step.visible(layer, stored);
   const int group = readers(cache);
   const std::size_t at = partial(row, stored, chunk, group);
-  const std::byte* values = cache.value(stored, first);
-  float *s = scores_.data() + std::int64_t(thread) * shape_.group() * kChunk, *max = maximum_.data() + at;
-  kernels_.attend_keys(cache.k_type(), narrow.q() + (row * shape_.heads + stored * group) * d, group,
-                       cache.keys(stored, first), n, shape_.d, shape_.scale, s, kChunk);
-  for (int g = 0; g < std::max(group, kParts); ++g) {
-    if (g < kParts) fetch_rows(values, cache.v_stride() * simd::kLanes, n, g);
-    if (g < group) max[g] = kernels_.row_max(s + g * kChunk, n);
-  }
-  float* o = weighted_.data() + std::int64_t(at) * d;
-  std::fill_n(o, group * d, 0.0f);
-  kernels_.attend_values(cache.v_type(), s, kChunk, group, max, values, cache.v_stride(), n, shape_.d, o,
-                         sum_.data() + at);
-  // the thread's next item, most likely: the head's next chunk or the next head's first
-  const bool same = first + kChunk < end;
-  if (!same && stored + 1 == cache.heads()) return;
-  const int next = same ? stored : stored + 1;
-  const std::int64_t from = same ? first + kChunk : 0, count = std::min(step.visible(layer, next) - from, kChunk);
-  for (int part = 0; count > 0 && part < kParts; ++part)
-    fetch_rows(cache.keys(next, from), cache.panel_bytes(), count, part);
+  simd::CachedRows rows{cache.k_type(),
+                        cache.v_type(),
+                        cache.keys(stored, first),
+                        cache.value(stored, first),
+                        cache.v_stride(),
+                        std::min(end - first, kChunk),
+                        shape_.d,
+                        nullptr,
+                        nullptr};
+  // the thread's next item, most likely: the head's next chunk, which lies behind this one, or the next head's first
+  if (first + kChunk >= end && stored + 1 < cache.heads())
+    rows.next_keys = cache.keys(stored + 1, 0), rows.next_values = cache.value(stored + 1, 0);
+  kernels_.attend_rows(rows, narrow.q() + (row * shape_.heads + stored * group) * d, group, shape_.scale,
+                       weighted_.data() + std::int64_t(at) * d, maximum_.data() + at, sum_.data() + at);
 }
 
 void DecodeAttention::combine(int layer, std::int64_t row, int stored, NarrowLayer& narrow) {
@@ -144,7 +118,7 @@ void DecodeAttention::run(int thread, int layer, NarrowLayer& narrow) {
     if (stored >= step.cache(layer).heads()) continue;
     const std::int64_t used = ceil_div(step.visible(layer, stored), kChunk);
     if (chunk >= used) continue;
-    attend(thread, layer, row, stored, chunk, narrow);
+    attend(layer, row, stored, chunk, narrow);
     // Release: hands on this chunk's results. Acquire: the last one takes those of all.
     std::atomic<std::int64_t>& done = done_[std::size_t(row * shape_.heads + stored)];
     if (done.fetch_add(1, std::memory_order_acq_rel) != used - 1) continue;

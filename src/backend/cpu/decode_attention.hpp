@@ -38,7 +38,7 @@ class DecodeAttention {
  private:
   void append(int thread, int layer, NarrowLayer& narrow);
   /// Leaves maximum, sum and weighted values of one chunk for each query head that reads the stored head.
-  void attend(int thread, int layer, std::int64_t row, int stored, std::int64_t chunk, const NarrowLayer& narrow);
+  void attend(int layer, std::int64_t row, int stored, std::int64_t chunk, const NarrowLayer& narrow);
   /// Joins the chunks of a stored head, in order.
   void combine(int layer, std::int64_t row, int stored, NarrowLayer& narrow);
   int readers(const CpuLayerCache& cache) const { return shape_.heads / cache.heads(); }
@@ -55,7 +55,6 @@ class DecodeAttention {
   std::vector<StepRow> rows_;
   std::int64_t chunks_ = 0;  ///< of the longest head
   std::vector<float> cos_sin_;
-  std::vector<float> scores_;                    ///< [threads][group][keys of a chunk]
   std::vector<float> weighted_, maximum_, sum_;  ///< partial results, weighted [..][d]
   std::size_t counters_ = 0;
   std::unique_ptr<std::atomic<std::int64_t>[]> done_;  ///< [row][stored head], chunks

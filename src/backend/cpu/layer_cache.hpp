@@ -35,7 +35,7 @@ class CpuLayerCache final : public LayerCache {
     return keys_.as<>() + (heads_[std::size_t(head)].offset + std::size_t(row)) * k_row_bytes_;
   }
   std::byte* value(int head, std::int64_t row) const {
-    return values_.as<>() + (heads_[std::size_t(head)].offset + std::size_t(row)) * v_stride_;
+    return values_.as<>() + values_at_ + (heads_[std::size_t(head)].offset + std::size_t(row)) * v_stride_;
   }
   /// Writes a row that exists: float32 [d], rounded once.
   void write_row(int head, std::int64_t row, const float* key, const float* value) const;
@@ -49,7 +49,7 @@ class CpuLayerCache final : public LayerCache {
 
   const simd::KernelTable* kernels_;
   simd::RowType k_type_, v_type_;
-  std::size_t k_row_bytes_, v_stride_;
+  std::size_t k_row_bytes_, v_stride_, values_at_;
   int d_;
   Placement placement_;
   HugePages huge_pages_;
