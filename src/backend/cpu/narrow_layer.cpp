@@ -20,8 +20,9 @@ constexpr std::int64_t kItemsPerThread = 8;
 // Neighbouring items that a thread takes at once, when there is one row: memory waits after each time, a fifth as long
 // as an item of 72 KiB takes.
 constexpr std::int64_t kMaxItems = 32;
-// Of these it multiplies as many at a time as leave their outputs (2 KiB) in the caches: a line that is written costs
-// as much time as 19 that are read (q6_k at 90.6 % of the read loop with 8 KiB of outputs, at 96.2 % with 1 KiB).
+// Of these it multiplies as many at a time as leave their outputs (2 KiB) in the caches. Between two uses of 8 KiB the
+// weights evict them, and a line or two of other pages for every two panels, read or written, cost 2 to 5 % (q6_k came
+// at 90.6 % of the read loop, with 1 KiB at 96.2 %).
 constexpr std::int64_t kMaxBatch = 8;
 std::int64_t max_batch(std::int64_t rows) { return rows == 1 ? kMaxBatch : 1; }
 
