@@ -11,7 +11,7 @@ class DecodeDeterminism : public testing::TestWithParam<Compute> {};
 
 TEST_P(DecodeDeterminism, LogitsForAnyNumberOfThreads) {
   const RandomModel model({"decode", 2, 64, 96, 6, 2, 64, 101, {DType::q8_0}, true, false, true}, 31);
-  constexpr std::int64_t n = 1100;  // three items of 512 keys
+  constexpr std::int64_t n = 1100;  // two chunks of keys
   const std::vector<std::int32_t> prompt = model.prompt(n), fed = {7, 11, 13};
   std::vector<std::int32_t> positions;
   for (std::int64_t i = 0; i < n; ++i) positions.push_back(std::int32_t(i));

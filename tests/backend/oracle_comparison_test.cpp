@@ -76,7 +76,7 @@ TEST_P(OracleComparison, EveryMethod) {
   }
 }
 
-// Prompts beyond the blocks that the small ones stay within: 128 keys of attention, 512 of a decode step, 1024 scores.
+// Prompts beyond the blocks that the small ones stay within: 128 keys of attention, 1024 of a decode step, 1024 scores.
 class LongPrompt : public testing::TestWithParam<Arithmetic> {};
 
 TEST_P(LongPrompt, EveryIsa) {
