@@ -69,13 +69,13 @@ inline std::size_t row_bytes(RowType type, int d) {
 /// Rows of a cache that some query heads read.
 struct CachedRows {
   RowType k_type, v_type;
-  const void* keys;         ///< ⌈n/16⌉ panels of 16, one behind the other
-  const void* values;       ///< [n] rows, `stride` bytes apart
+  const void* keys;                   ///< ⌈n/16⌉ panels of 16, one behind the other
+  const void* values;                 ///< [n] rows, `stride` bytes apart
   std::size_t stride;
-  std::int64_t n;           ///< ≥ 1
+  std::int64_t n;                     ///< ≥ 1
   int d;
-  const void* next_keys;    ///< what is read after them, and fetched; null: what lies behind them
-  const void* next_values;
+  const void* next_keys = nullptr;    ///< what is read after them, and fetched; null: what lies behind them
+  const void* next_values = nullptr;
 };
 /// How much a score may be above the maximum over which attend_rows weighs it: e^8 of a weight costs no precision, and
 /// the sums need scaling only where a score is more than that above all before it.

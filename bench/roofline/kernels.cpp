@@ -2,7 +2,6 @@
 #include "bench/roofline/kernels.hpp"
 
 #include <algorithm>
-#include <array>
 #include <memory>
 #include <random>
 
@@ -209,7 +208,7 @@ class Builder {
           const std::uint8_t* keys = stream->data() + t * part;
           for (std::int64_t chunk = 0; chunk < chunks; ++chunk, keys += kChunk * row) {
             kt.attend_rows({type, type, keys, keys + chunks * kChunk * row, static_cast<std::size_t>(row), kChunk,
-                            kHeadDim, nullptr, nullptr},
+                            kHeadDim},
                            q->data(), kSharing, 0.125f, out[i]->data(), maxima[i]->data(), sums[i]->data());
           }
         });

@@ -45,13 +45,6 @@ FASTKV_INLINE void load_row(const std::uint8_t* row, int i, F32 (&out)[N]) {
 inline constexpr int kHeads = 4;                                 ///< query heads that share the decoding of a row
 inline constexpr int kValueChunks = kVectorBits == 512 ? 4 : 1;  ///< vectors of a value row summed at once
 
-/// Fetches Bytes from there on.
-template <int Bytes>
-FASTKV_INLINE void fetch(const std::uint8_t* from) {
-  unroll<(Bytes + 63) / 64>([&](auto line) __attribute__((always_inline)) {
-    _mm_prefetch(reinterpret_cast<const char*>(from + line * 64), _MM_HINT_T0);
-  });
-}
 /// How far ahead of their use keys and values are fetched. On two Granite Rapids cores float16 rows of 64 came at 97 %
 /// of the read loop with 1024, 100 % with 2304, 102 % with 3072, 87 % with 4096.
 inline constexpr std::int64_t kRowsAhead = 3072;

@@ -84,10 +84,7 @@ struct Fetch {
     after = end == s.run + s.count * s.bytes && s.after ? s.after - tail : kFetchAhead<P>;
   }
   FASTKV_INLINE void operator()(const std::uint8_t* turn) const {
-    const std::uint8_t* from = turn + (turn < tail ? kFetchAhead<P> : after);
-    unroll<int((kTurn<P> + 63) / 64)>([&](auto line) __attribute__((always_inline)) {
-      _mm_prefetch(reinterpret_cast<const char*>(from + line * 64), _MM_HINT_T0);
-    });
+    fetch<int(kTurn<P>)>(turn + (turn < tail ? kFetchAhead<P> : after));
   }
 };
 

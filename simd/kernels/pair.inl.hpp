@@ -61,6 +61,14 @@ FASTKV_INLINE T read(const void* p) {
   return value;
 }
 
+/// Asks for Bytes from there on; any address.
+template <int Bytes>
+FASTKV_INLINE void fetch(const std::uint8_t* from) {
+  unroll<(Bytes + 63) / 64>([&](auto line) __attribute__((always_inline)) {
+    _mm_prefetch(reinterpret_cast<const char*>(from + line * 64), _MM_HINT_T0);
+  });
+}
+
 /// Two halves that act as one vector; T is a register of kernels/lanes_*.inl.hpp or another Pair.
 template <class T>
 struct Pair {

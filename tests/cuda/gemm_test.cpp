@@ -126,7 +126,7 @@ INSTANTIATE_TEST_SUITE_P(Shapes, GemmTest,
 TEST(Gemm, FirstChoicesGiveTheSameProducts) {
   cuda::Stream stream;
   cuda::Gemm gemm(stream, cuda::Algorithms::first_choice);
-  for (const std::int64_t m : {17, 5, 17}) {
+  for (const int m : {17, 5, 17}) {
     const Case c{m, 64, 72, false};
     const auto x = random_values<bf16>(std::size_t(c.m * c.in), 1),
                w = random_values<bf16>(std::size_t(c.out * c.in), 2);

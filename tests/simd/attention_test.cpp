@@ -212,7 +212,7 @@ TEST_P(Attention, RowsAreAttendedTo) {
             const float scale = 0.5f;
             const double panels = (n + 15) / 16;  // at each the sums may be scaled: 5 eps
             std::vector<float> out(std::size_t(group * d), 777.f), max(std::size_t(group), 777.f), sums = max;
-            kernels().attend_rows({k_type, v_type, keys.bytes.data(), v.bytes.data(), v.stride, n, d, nullptr, nullptr},
+            kernels().attend_rows({k_type, v_type, keys.bytes.data(), v.bytes.data(), v.stride, n, d},
                                   q.data(), group, scale, out.data(), max.data(), sums.data());
             std::vector<double> expected, bounds;
             for (int g = 0; g < group; ++g) {
@@ -262,7 +262,7 @@ TEST_P(Attention, AHeadDependsOnItselfOnly) {
       const Aligned<float> q = values(std::size_t(group * d));
       const auto attend = [&](const float* heads, int count, std::vector<float>& out) {
         out.assign(std::size_t(count * (d + 2)), 777.f);
-        kernels().attend_rows({type, type, keys.bytes.data(), v.bytes.data(), v.stride, n, d, nullptr, nullptr}, heads,
+        kernels().attend_rows({type, type, keys.bytes.data(), v.bytes.data(), v.stride, n, d}, heads,
                               count, scale, out.data(), out.data() + count * d, out.data() + count * (d + 1));
       };
       std::vector<float> all, one;

@@ -75,9 +75,7 @@ void DecodeAttention::attend(int layer, std::int64_t row, int stored, std::int64
                         cache.value(stored, first),
                         cache.v_stride(),
                         std::min(end - first, most),
-                        shape_.d,
-                        nullptr,
-                        nullptr};
+                        shape_.d};
   // the thread's next item, most likely: the head's next chunk, which lies behind this one, or the next head's first
   if (first + most >= end && stored + 1 < cache.heads())
     rows.next_keys = cache.keys(stored + 1, 0), rows.next_values = cache.value(stored + 1, 0);

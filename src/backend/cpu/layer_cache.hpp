@@ -28,8 +28,7 @@ class CpuLayerCache final : public LayerCache {
   int heads() const { return int(heads_.size()); }
   simd::RowType k_type() const { return k_type_; }
   simd::RowType v_type() const { return v_type_; }
-  std::size_t panel_bytes() const { return simd::kLanes * k_row_bytes_; }  ///< of 16 keys
-  std::size_t v_stride() const { return v_stride_; }                       ///< bytes between rows
+  std::size_t v_stride() const { return v_stride_; }  ///< bytes between rows
   /// The panel with the keys of rows `row` to row + 15, a multiple of 16.
   std::byte* keys(int head, std::int64_t row) const {
     return keys_.as<>() + (heads_[std::size_t(head)].offset + std::size_t(row)) * k_row_bytes_;
