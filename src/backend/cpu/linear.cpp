@@ -5,6 +5,7 @@
 
 #include "core/check.hpp"
 #include "core/round.hpp"
+#include "runtime/fetch.hpp"
 
 namespace fastkv::cpu {
 namespace {
@@ -137,10 +138,10 @@ void RowTile::begin(std::int64_t m, std::int64_t k) {
   ld_ = row_stride(k);
 }
 
-void RowTile::prepare(std::int64_t i, std::int64_t first, std::int64_t n, const float* x) {
+void RowTile::prepare(std::int64_t i, std::int64_t first, std::int64_t n, const float* x, bool floats) {
   const simd::KernelTable& kt = *arithmetic_->kernels;
   const std::int64_t padding = first + n == k_ ? k32_ - k_ : 0;
-  if (x_.data()) {
+  if (x_.data() && (floats || arithmetic_->compute != Compute::int8)) {
     float* row = x_.data() + i * k32_ + first;
     std::memcpy(row, x, std::size_t(n) * sizeof(float));
     std::memset(row + n, 0, std::size_t(padding) * sizeof(float));
@@ -159,20 +160,17 @@ void RowTile::prepare(std::int64_t i, std::int64_t first, std::int64_t n, const 
   }
 }
 
-void RowTile::prepare_all(const float* x, std::int64_t ldx, std::int64_t m, std::int64_t k) {
+void RowTile::prepare_all(const float* x, std::int64_t ldx, std::int64_t m, std::int64_t k, bool floats) {
   begin(m, k);
-  for (std::int64_t i = 0; i < m; ++i) prepare(i, 0, k, x + i * ldx);
+  for (std::int64_t i = 0; i < m; ++i) prepare(i, 0, k, x + i * ldx, floats);
 }
 
-void RowTile::fetch() const {
-  const auto fetch = [](const void* from, std::int64_t bytes) {
-    for (std::int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(from) + i);
-  };
-  const std::int64_t n = m_ * k32_;
-  if (arithmetic_->compute != Compute::int8) return fetch(x_.data(), n * std::int64_t(sizeof(float)));
-  fetch(q_.data(), n);
-  fetch(scale_.data(), n / kGroup * std::int64_t(sizeof(float)));
-  fetch(sum_.data(), n / 16 * std::int64_t(sizeof(std::int32_t)));
+void RowTile::fetch(std::int64_t i, std::int64_t first, std::int64_t n) const {
+  const std::int64_t at = i * k32_ + first;
+  if (arithmetic_->compute != Compute::int8) return fetch_lines(x_.data() + at, n * std::int64_t(sizeof(float)));
+  fetch_lines(q_.data() + at, n);
+  fetch_lines(scale_.data() + at / kGroup, n / kGroup * std::int64_t(sizeof(float)));
+  fetch_lines(sum_.data() + at / 16, n / 16 * std::int64_t(sizeof(std::int32_t)));
 }
 
 void RowTile::multiply(const ComputePanels& w, std::int64_t row, std::int64_t m, float* c, std::int64_t ldc) const {

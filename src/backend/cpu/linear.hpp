@@ -82,12 +82,14 @@ class RowTile {
 
   /// What follows concerns m rows of k inputs.
   void begin(std::int64_t m, std::int64_t k);
-  /// Row i, columns [first, first + n) from x; n is a multiple of column_unit() or reaches K.
-  void prepare(std::int64_t i, std::int64_t first, std::int64_t n, const float* x);
+  /// Row i, columns [first, first + n) from x; n is a multiple of column_unit() or reaches K. For decode in int8, float
+  /// matrices can be multiplied only if `floats`.
+  void prepare(std::int64_t i, std::int64_t first, std::int64_t n, const float* x, bool floats = true);
   /// begin(), then all of x [m, ldx] float32, the first k of each row.
-  void prepare_all(const float* x, std::int64_t ldx, std::int64_t m, std::int64_t k);
-  /// Brings rows that other threads have prepared for decode nearer, all at once and not line by line as they are used.
-  void fetch() const;
+  void prepare_all(const float* x, std::int64_t ldx, std::int64_t m, std::int64_t k, bool floats = true);
+  /// Brings columns of a row for decode nearer, all at once: before they are prepared, or multiplied when other threads
+  /// have prepared them.
+  void fetch(std::int64_t i, std::int64_t first, std::int64_t n) const;
   /// For prefill: c [m, ldc ≥ 16·count] = rows [row, row + m) · Wᵀ over w's inputs; += unless w begins at input 0.
   void multiply(const ComputePanels& w, std::int64_t row, std::int64_t m, float* c, std::int64_t ldc) const;
   /// out [m, 16] = the rows prepared · panel `p` of packed weights, in the arithmetic of multiply() and, for own

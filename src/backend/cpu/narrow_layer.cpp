@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "core/round.hpp"
+#include "runtime/fetch.hpp"
 
 namespace fastkv::cpu {
 namespace {
@@ -17,14 +18,12 @@ constexpr std::int64_t kMaxRun = 2;
 static_assert(kMaxRun * kLanes % simd::kGroup == 0);  // outputs of a run share no scale with others
 constexpr std::size_t kMaxItemBytes = std::size_t{192} << 10;
 constexpr std::int64_t kItemsPerThread = 8;
-// Neighbouring items that a thread takes at once, when there is one row: memory waits after each time, a fifth as long
-// as an item of 72 KiB takes.
+// Neighbouring items that a thread takes and multiplies at once, when there is one row: memory waits after each time,
+// a fifth as long as an item of 72 KiB takes. Weights evict whatever is not used while they stream, so the lines that
+// the outputs go through (of 32 items 8 KiB, and as much in their places) are asked for before the product: without
+// that, 8 items at a time were best, and a token took 1 % longer; 64 items take 1 % longer still.
 constexpr std::int64_t kMaxItems = 32;
-// Of these it multiplies as many at a time as leave their outputs (2 KiB) in the caches. Between two uses of 8 KiB the
-// weights evict them, and a line or two of other pages for every two panels, read or written, cost 2 to 5 % (q6_k came
-// at 90.6 % of the read loop, with 1 KiB at 96.2 %).
-constexpr std::int64_t kMaxBatch = 8;
-std::int64_t max_batch(std::int64_t rows) { return rows == 1 ? kMaxBatch : 1; }
+std::int64_t max_items(std::int64_t rows) { return rows == 1 ? kMaxItems : 1; }
 
 // Items of a matrix whose panels are read in two runs of `each`.
 std::int64_t halves(const PackedTensor& w, std::int64_t each) { return ceil_div(w.panels(), 2 * each); }
@@ -34,15 +33,16 @@ std::int64_t widest(const ModelConfig& c) { return std::max({c.n_embd, c.q_dim()
 std::int64_t widest_own(const ModelConfig& c, LinearUse use) {
   return use == LinearUse::decode ? std::max(c.n_embd, c.q_dim()) : widest(c);
 }
+std::size_t output_floats(std::int64_t rows) { return std::size_t(2 * kMaxRun * max_items(rows) * rows * kLanes); }
 std::size_t panel_floats(const ModelConfig& c) { return std::size_t(kLanes) * std::size_t(widest(c) + simd::kGroup); }
 
 }  // namespace
 
 std::size_t NarrowLayer::bytes(const Arithmetic& arithmetic, const ModelConfig& c, int threads, std::int64_t rows) {
-  const std::size_t shared = std::size_t(c.n_embd + 2 * c.q_dim() + 2 * c.kv_dim() + c.n_ff);
+  const std::size_t shared = std::size_t(c.n_embd + 2 * c.q_dim() + 2 * c.kv_dim());
   return std::size_t(rows) * (shared + std::size_t(threads) * std::size_t(c.n_embd)) * sizeof(float) +
          std::size_t(threads) * (RowTile::bytes(arithmetic, LinearUse::decode, rows, widest_own(c, LinearUse::decode)) +
-                                 panel_floats(c) * sizeof(float)) +
+                                 (output_floats(rows) + panel_floats(c)) * sizeof(float)) +
          RowTile::bytes(arithmetic, LinearUse::decode, rows, c.n_ff);
 }
 
@@ -75,8 +75,7 @@ NarrowLayer::NarrowLayer(const Arithmetic& arithmetic, const ModelConfig& c, Thr
   team.run([&](int thread) {  // each thread touches its own first
     own_[std::size_t(thread)] = std::make_unique<Own>(
         Own{RowTile(arithmetic, use, rows, widest_own(c, use)), Array<float>(m * std::size_t(c.n_embd), "decode rows"),
-            Array<float>(std::size_t(2 * kMaxRun * max_batch(rows) * rows * kLanes), "decode rows"),
-            Array<float>(panel_floats(c), "weight panel")});
+            Array<float>(output_floats(rows), "decode rows"), Array<float>(panel_floats(c), "weight panel")});
   });
 }
 
@@ -97,6 +96,10 @@ NarrowLayer::Phase NarrowLayer::phase(SharedWork& work, std::initializer_list<co
   for (int i = 0; i < phase.matrices; ++i)
     if (!paired || i == 0) phase.items += ceil_div(phase.w[i]->panels(), paired ? phase.each : 2 * phase.each);
   return phase;
+}
+
+bool NarrowLayer::Phase::floats() const {
+  return std::any_of(w, w + matrices, [](const PackedTensor* one) { return one->is_float(); });
 }
 
 NarrowLayer::Phase NarrowLayer::projections(const LayerWeights& layer, bool with_kv) {
@@ -154,7 +157,7 @@ NarrowLayer::Strides NarrowLayer::multiply_panels(int thread, const Phase& phase
     });
     return {kLanes, rows_ * kLanes};
   }
-  const std::int64_t row = 2 * kMaxRun * max_batch(rows_) * kLanes;
+  const std::int64_t row = std::int64_t(output_floats(rows_)) / rows_;
   const auto [first, second] = item.runs;
   const std::int64_t n = first.end - first.begin, m = second.end - second.begin;
   const void *a = item.w[0]->panel(first.begin), *b = m > 0 ? item.w[1]->panel(second.begin) : nullptr;
@@ -168,14 +171,16 @@ NarrowLayer::Strides NarrowLayer::multiply_panels(int thread, const Phase& phase
 }
 
 // A phase's work is used again only after another one.
-template <class Body>
-void NarrowLayer::share(int thread, const Phase& phase, const Phase& following, const Body& body) {
+template <class Fetch, class Body>
+void NarrowLayer::share(int thread, const Phase& phase, const Phase& following, const Fetch& fetch, const Body& body) {
   float* y = own_[std::size_t(thread)]->y.data();
-  const std::int64_t most = rows_ == 1 ? kMaxItems : 1, batch = max_batch(rows_);
-  for (Range mine; (mine = phase.work->next(thread, phase.items, most)).begin < mine.end;) {
+  for (Range mine; (mine = phase.work->next(thread, phase.items, max_items(rows_))).begin < mine.end;) {
     while (mine.begin < mine.end) {
-      const Item item = item_of(phase, {mine.begin, std::min(mine.end, mine.begin + batch)});
+      const Item item = item_of(phase, mine);
       mine.begin += item.items;
+      const std::int64_t panels = item.runs[0].end - item.runs[0].begin + item.runs[1].end - item.runs[1].begin;
+      fetch_lines(y, panels * rows_ * kLanes * std::int64_t(sizeof(float)));
+      fetch(item);
       body(item, multiply_panels(thread, phase, item, next_of(phase, mine.begin - 1, thread, following), y), y);
     }
   }
@@ -185,18 +190,25 @@ void NarrowLayer::share(int thread, const Phase& phase, const Phase& following, 
   phase.work->reset(thread);
 }
 
-void NarrowLayer::normalise(int thread, const std::vector<float>& weight) {
+void NarrowLayer::normalise(int thread, const std::vector<float>& weight, const Phase& phase) {
   Own& own = *own_[std::size_t(thread)];
   const std::int64_t d = config_.n_embd;
   for (std::int64_t i = 0; i < rows_; ++i)
     arithmetic_.kernels->rms_norm(x_.data() + i * d, weight.data(), d, config_.rms_eps, own.normed.data() + i * d);
-  own.tile.prepare_all(own.normed.data(), d, rows_, d);
+  own.tile.prepare_all(own.normed.data(), d, rows_, d, phase.floats());
   clocks_[thread].lap(Stage::rest);
+}
+
+void NarrowLayer::fetch_places(const Item& item, const float* out, std::int64_t ld) const {
+  for (std::int64_t i = 0; i < rows_; ++i)
+    for (const Range& run : item.runs)
+      fetch_lines(out + i * ld + run.begin * kLanes, (run.end - run.begin) * kLanes * std::int64_t(sizeof(float)));
 }
 
 void NarrowLayer::multiply(int thread, const Phase& phase, const Phase& following, const Job* jobs) {
   const simd::KernelTable& kt = *arithmetic_.kernels;
-  share(thread, phase, following, [&](const Item& item, Strides at, float* y) {
+  const auto fetch = [&](const Item& item) { fetch_places(item, jobs[item.matrix].out, jobs[item.matrix].ld); };
+  share(thread, phase, following, fetch, [&](const Item& item, Strides at, float* y) {
     const Job& job = jobs[item.matrix];
     const std::vector<float>& bias = job.linear->bias;
     for (std::int64_t i = 0; i < rows_; ++i)
@@ -214,11 +226,12 @@ void NarrowLayer::multiply(int thread, const Phase& phase, const Phase& followin
 
 void NarrowLayer::project(int thread, const LayerWeights& layer, bool with_kv) {
   clocks_[thread].start();
-  normalise(thread, layer.attn_norm);
+  const Phase qkv = projections(layer, with_kv);
+  normalise(thread, layer.attn_norm, qkv);
   const Job jobs[] = {{&layer.q, q(), config_.q_dim(), false},
                       {&layer.k, k(), config_.kv_dim(), false},
                       {&layer.v, v(), config_.kv_dim(), false}};
-  multiply(thread, projections(layer, with_kv), phase(output_work_, {&layer.o.w}, false), jobs);
+  multiply(thread, qkv, phase(output_work_, {&layer.o.w}, false), jobs);
 }
 
 void NarrowLayer::output_and_mlp(int thread, const LayerWeights& layer, const Phase& following) {
@@ -226,16 +239,24 @@ void NarrowLayer::output_and_mlp(int thread, const LayerWeights& layer, const Ph
               gate_up = phase(gate_up_work_, {&layer.gate.w, &layer.up.w}, true);
   clocks_[thread].start();
   RowTile& tile = own_[std::size_t(thread)]->tile;
-  tile.prepare_all(attention(), config_.q_dim(), rows_, config_.q_dim());
+  tile.prepare_all(attention(), config_.q_dim(), rows_, config_.q_dim(), output.floats());
   clocks_[thread].lap(Stage::rest);
   const Job output_job{&layer.o, x(), config_.n_embd, true};
   multiply(thread, output, gate_up, &output_job);
 
-  normalise(thread, layer.ffn_norm);
+  normalise(thread, layer.ffn_norm, gate_up);
   // act[16p ..] = silu(gate) ∘ up, the same panels of both matrices
   const auto silu = silu_mul(arithmetic_, use_);
   const std::int64_t f = config_.n_ff;
-  share(thread, gate_up, down, [&](const Item& item, Strides at, float* y) {
+  const auto columns = [&](const Item& item) {
+    return Range{item.runs[0].begin * kLanes, std::min(item.runs[0].end * kLanes, f)};
+  };
+  const auto fetch = [&](const Item& item) {
+    if (use_ == LinearUse::prefill) return;
+    const auto [first, end] = columns(item);
+    for (std::int64_t i = 0; i < rows_; ++i) act_tile_.fetch(i, first, end - first);
+  };
+  share(thread, gate_up, down, fetch, [&](const Item& item, Strides at, float* y) {
     const std::int64_t panels = item.runs[0].end - item.runs[0].begin;
     for (std::int64_t i = 0; i < rows_; ++i)
       for (std::int64_t place = 0; place < panels; ++place) {
@@ -247,11 +268,14 @@ void NarrowLayer::output_and_mlp(int thread, const LayerWeights& layer, const Ph
       }
     if (use_ == LinearUse::prefill) return;
     // once, by the thread that has them in L1: of 8192 values 8 us less than by each thread for itself
-    const std::int64_t first = item.runs[0].begin * kLanes, n = std::min(panels * kLanes, f - first);
-    for (std::int64_t i = 0; i < rows_; ++i) act_tile_.prepare(i, first, n, y + i * at.row);
+    const auto [first, end] = columns(item);
+    for (std::int64_t i = 0; i < rows_; ++i) act_tile_.prepare(i, first, end - first, y + i * at.row, down.floats());
   });
 
-  use_ == LinearUse::prefill ? tile.prepare_all(act_.data(), f, rows_, f) : act_tile_.fetch();
+  if (use_ == LinearUse::prefill)
+    tile.prepare_all(act_.data(), f, rows_, f);
+  else  // the other threads' too, all at once and not line by line as they are used
+    for (std::int64_t i = 0; i < rows_; ++i) act_tile_.fetch(i, 0, f);
   clocks_[thread].lap(Stage::rest);
   const Job down_job{&layer.down, x(), config_.n_embd, true};
   multiply(thread, down, following, &down_job);
@@ -259,10 +283,14 @@ void NarrowLayer::output_and_mlp(int thread, const LayerWeights& layer, const Ph
 
 void NarrowLayer::output_head(int thread, const Weights& weights, float* out, const HeadDone& done) {
   clocks_[thread].start();
-  normalise(thread, weights.output_norm);
+  const Phase phase = head(weights);
+  normalise(thread, weights.output_norm, phase);
   const std::int64_t vocab = weights.output().rows();
   const std::vector<float>& bias = weights.output_bias;
-  share(thread, head(weights), {}, [&](const Item& item, Strides at, float* y) {
+  const auto fetch = [&](const Item& item) {
+    if (out) fetch_places(item, out, vocab);
+  };
+  share(thread, phase, {}, fetch, [&](const Item& item, Strides at, float* y) {
     for (std::int64_t i = 0; i < rows_; ++i) {
       for_each_panel(item, [&](std::int64_t place, int, std::int64_t p) {
         const std::int64_t lanes = std::min<std::int64_t>(kLanes, vocab - p * kLanes);

@@ -40,6 +40,8 @@ class NarrowLayer {
     bool paired = false;
     std::int64_t each = 0;   ///< panels of a run of an item at most
     std::int64_t items = 0;  ///< of all matrices
+
+    bool floats() const;  ///< whether one has float weights
   };
   Phase projections(const LayerWeights& layer, bool with_kv);
   Phase head(const Weights& weights);
@@ -72,7 +74,8 @@ class NarrowLayer {
   struct Strides {
     std::int64_t row, place;
   };
-  void normalise(int thread, const std::vector<float>& weight);
+  /// Prepares norm(x) for the matrices of `phase`.
+  void normalise(int thread, const std::vector<float>& weight, const Phase& phase);
   Phase phase(SharedWork& work, std::initializer_list<const PackedTensor*> matrices, bool paired) const;
   /// As many of `items` as are neighbours.
   Item item_of(const Phase& phase, Range items) const;
@@ -84,9 +87,12 @@ class NarrowLayer {
   /// Products of the thread's prepared rows with the panels of `item`, row i and place j at y + i·row + j·place.
   Strides multiply_panels(int thread, const Phase& phase, const Item& item, const simd::PanelRuns& next,
                           float* y) const;
-  /// body(item, strides of its products in own.y) for the thread's items; ends with a barrier.
-  template <class Body>
-  void share(int thread, const Phase& phase, const Phase& following, const Body& body);
+  /// body(item, strides of its products in own.y) for the thread's items, fetch(item) before each product; ends with a
+  /// barrier.
+  template <class Fetch, class Body>
+  void share(int thread, const Phase& phase, const Phase& following, const Fetch& fetch, const Body& body);
+  /// Asks for the places of an item's outputs in out [M, ld].
+  void fetch_places(const Item& item, const float* out, std::int64_t ld) const;
   void multiply(int thread, const Phase& phase, const Phase& following, const Job* jobs);
 
   const Arithmetic& arithmetic_;
@@ -100,7 +106,7 @@ class NarrowLayer {
   struct Own {        ///< per thread
     RowTile tile;
     Array<float> normed;  ///< [M, D]
-    Array<float> y;       ///< [2 kMaxRun max_items][M, 16], outputs of items
+    Array<float> y;       ///< outputs of items: [M][panels][16]; with LinearUse::prefill [panels][M][16]
     Array<float> panel;   ///< [K32][16] for RowTile::multiply_panel
   };
   std::vector<std::unique_ptr<Own>> own_;
