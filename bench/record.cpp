@@ -41,26 +41,21 @@ double bytes_of_token(const Measured& measured) {
          static_cast<double>(measured.plan.cache_row_bytes) * static_cast<double>(measured.test.n_gen) / 2;
 }
 
-double share_of_read(Limits& limits, const EngineInfo& info, const Measured& measured, simd::Reading reading) {
-  const double bytes = bytes_of_token(measured), seconds = median_of(measured, &Sample::ns) * 1e-9;
-  return bytes * static_cast<double>(measured.test.n_gen) / seconds /
-         limits.read_bandwidth(static_cast<std::size_t>(bytes), info.threads, reading);
-}
-
 }  // namespace
 
-double share_of_peak(Limits& limits, const EngineInfo& info, const Measured& measured) {
-  const Test& test = measured.test;
-  if (test.n_gen == 0) {
-    const double seconds = median_of(measured, &Sample::ns) * 1e-9;
-    return measured.work_flops / seconds / limits.operations(info.compute, info.threads_batch);
-  }
-  if (test.n_prompt > 0) return std::numeric_limits<double>::quiet_NaN();
-  return share_of_read(limits, info, measured, simd::Reading::fetching);
+double limit_of(Limits& limits, const EngineInfo& info, const Measured& measured, simd::Reading reading) {
+  if (measured.test.n_gen == 0) return limits.operations(info.compute, info.threads_batch);
+  if (measured.test.n_prompt > 0) return std::numeric_limits<double>::quiet_NaN();
+  return limits.read_bandwidth(static_cast<std::size_t>(bytes_of_token(measured)), info.threads, reading);
 }
 
-double share_of_plain_read(Limits& limits, const EngineInfo& info, const Measured& measured) {
-  return share_of_read(limits, info, measured, simd::Reading::plain);
+double share_of(const Measured& measured, const std::vector<double>& limits) {
+  const Test& test = measured.test;
+  const double work =
+      test.n_gen == 0 ? measured.work_flops : bytes_of_token(measured) * static_cast<double>(test.n_gen);
+  std::vector<double> shares;
+  for (std::size_t i = 0; i < limits.size(); ++i) shares.push_back(work / (measured.samples[i].ns * 1e-9) / limits[i]);
+  return spread(shares).median;
 }
 
 OrderedJson make_record(const EngineInfo& info, const EngineSettings& settings, const Measured& measured,

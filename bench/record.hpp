@@ -1,6 +1,8 @@
 // A test's result as a flat record: llama-bench's fields first, ours after them.
 #pragma once
 
+#include <vector>
+
 #include "bench/roofline/limits.hpp"
 #include "bench/runner.hpp"
 #include "core/json.hpp"
@@ -18,10 +20,12 @@ struct EngineSettings {
 OrderedJson make_record(const EngineInfo& info, const EngineSettings& settings, const Measured& measured,
                         double share_of_peak);
 
-/// Operations of the prompt's work per second over the peak of its arithmetic, or bytes read per generated token over
-/// the bandwidth of reading as many; NaN for tests that do both. The limits are measured now.
-double share_of_peak(Limits& limits, const EngineInfo& info, const Measured& measured);
-/// The same for generation alone, over what loads read that do not fetch ahead: above 1 where the engine's kernels do.
-double share_of_plain_read(Limits& limits, const EngineInfo& info, const Measured& measured);
+/// What bounds a test, measured now: the peak of its arithmetic in operations a second (prompt), or the bandwidth in
+/// bytes a second of reading as many bytes as a generated token does; NaN for tests that do both.
+double limit_of(Limits& limits, const EngineInfo& info, const Measured& measured,
+                simd::Reading reading = simd::Reading::fetching);
+/// The median over the runs of what each did a second as a share of its limit: limits [samples], each from right after
+/// its run, because a machine's bandwidth changes by a tenth within minutes.
+double share_of(const Measured& measured, const std::vector<double>& limits);
 
 }  // namespace fastkv::bench

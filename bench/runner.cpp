@@ -105,7 +105,8 @@ Sample Runner::sample(Engine& engine, const RunOptions& options, const Test& tes
   return sample;
 }
 
-Measured Runner::measure(Engine& engine, const RunOptions& options, const Test& test, int repetitions, int warmup) {
+Measured Runner::measure(Engine& engine, const RunOptions& options, const Test& test, int repetitions, int warmup,
+                         const Limit& limit) {
   reset_peak_memory();
   Measured measured;
   measured.test = test;
@@ -126,6 +127,8 @@ Measured Runner::measure(Engine& engine, const RunOptions& options, const Test& 
       throw Error(ErrorCode::bad_input, test.name() + ": less time than the noise of the prefill before it; raise -p");
     }
     measured.samples.push_back(timed);
+    measured.limits.push_back(limit(measured));
+    reset_peak_memory();  // of the limit's buffers
   }
   return measured;
 }

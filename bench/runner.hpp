@@ -30,10 +30,11 @@ struct Measured {
   Test test;
   std::string time;  ///< UTC, ISO 8601, when the test began
   std::vector<Sample> samples;
-  RunPlan plan;              ///< of depth and prompt
-  double work_flops = 0;     ///< of the timed part of the prefill
-  std::size_t kv_bytes = 0;  ///< stored for depth and prompt
-  std::size_t peak_rss = 0;  ///< of the process during this test
+  std::vector<double> limits;  ///< [samples] of what bounds them, each measured right after its run
+  RunPlan plan;                ///< of depth and prompt
+  double work_flops = 0;       ///< of the timed part of the prefill
+  std::size_t kv_bytes = 0;    ///< stored for depth and prompt
+  std::size_t peak_rss = 0;    ///< of the process during this test
 };
 
 /// Statistics of a run of `n` random tokens that generates `n_gen` after the first.
@@ -51,8 +52,10 @@ class Runner {
   /// `lines`: a line on stderr for every run (--progress).
   Runner(tools::Log& log, std::int64_t seed, bool lines);
 
-  /// `repetitions` timed runs after `warmup` others. Throws what Engine::run throws.
-  Measured measure(Engine& engine, const RunOptions& options, const Test& test, int repetitions, int warmup);
+  /// `repetitions` timed runs after `warmup` others; limit(measured so far) after each. Throws what Engine::run throws.
+  using Limit = std::function<double(const Measured&)>;
+  Measured measure(Engine& engine, const RunOptions& options, const Test& test, int repetitions, int warmup,
+                   const Limit& limit);
 
   /// One run under a heading for --progress.
   Run run(Engine& engine, const RunOptions& options, std::int64_t n_prompt, std::int64_t n_gen,

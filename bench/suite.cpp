@@ -18,7 +18,7 @@ struct Pair {
   Measured prompt, generation;
 };
 
-void add(Pair& pair, const Run& run) {
+void add(Pair& pair, const Run& run, const EngineInfo& info, Limits& limits) {
   Sample sample;
   sample.ttft_ms = run.stats.prefill_ms + run.first_sample_ms;
   sample.tpot_ms = run.stats.decode_ms / static_cast<double>(run.stats.n_decoded);
@@ -30,6 +30,9 @@ void add(Pair& pair, const Run& run) {
     measured->kv_bytes = run.stats.cache_bytes;
     measured->peak_rss = std::max(measured->peak_rss, run.stats.peak_rss);
   }
+  // generation, which was last, first
+  for (Measured* measured : {&pair.generation, &pair.prompt})
+    measured->limits.push_back(limit_of(limits, info, *measured));
 }
 
 double ttft_seconds(const Measured& measured) {
@@ -69,22 +72,22 @@ int run_suite(Arguments& arguments) {
       }
       for (std::int64_t length : arguments.n_prompt) {
         std::vector<Pair> pairs(methods.size());
+        for (Pair& pair : pairs) pair.prompt.test = {length, 0, 0}, pair.generation.test = {0, n_gen, length};
         for (int repetition = 0; repetition < arguments.repetitions; ++repetition) {
           for (std::size_t m = 0; m < methods.size(); ++m) {  // in turn, so that a slow minute hits all of them
             reset_peak_memory();
             add(pairs[m],
                 runner.run(engine, methods[m], length, n_gen,
                            tools::format("%lld tokens, %s %d/%d", static_cast<long long>(length),
-                                         name(*methods[m].method.method), repetition + 1, arguments.repetitions)));
+                                         name(*methods[m].method.method), repetition + 1, arguments.repetitions)),
+                info, limits);
           }
         }
         for (std::size_t m = 0; m < methods.size(); ++m) {
           Pair& pair = pairs[m];
-          pair.prompt.test = {length, 0, 0};
-          pair.generation.test = {0, n_gen, length};
           pair.prompt.time = pair.generation.time = utc_now();
-          const double of_peak = share_of_peak(limits, info, pair.prompt),
-                       of_bandwidth = share_of_peak(limits, info, pair.generation);
+          const double of_peak = share_of(pair.prompt, pair.prompt.limits),
+                       of_bandwidth = share_of(pair.generation, pair.generation.limits);
           output.print(make_record(info, {options, methods[m]}, pair.prompt, of_peak));
           output.print(make_record(info, {options, methods[m]}, pair.generation, of_bandwidth));
           const Spread prefill = seconds(pair.prompt), generation = seconds(pair.generation);

@@ -90,9 +90,10 @@ int run_tests(Arguments& arguments) {
         for (const Test& test : all) {
           if (arguments.delay > 0) std::this_thread::sleep_for(std::chrono::seconds(arguments.delay));
           runner.set_prefix(tools::format("benchmark %zu/%zu: %s: ", ++done, total, test.name().c_str()));
-          const Measured measured = runner.measure(engine, run, test, arguments.repetitions, arguments.warmup);
-          const double share = share_of_peak(limits, engine.info(), measured);
-          output.print(make_record(engine.info(), {options, run}, measured, share));
+          const Measured measured =
+              runner.measure(engine, run, test, arguments.repetitions, arguments.warmup,
+                             [&](const Measured& now) { return limit_of(limits, engine.info(), now); });
+          output.print(make_record(engine.info(), {options, run}, measured, share_of(measured, measured.limits)));
         }
       }
     });

@@ -101,15 +101,19 @@ void measure_model(Limits& limits, Engine& engine, const Options& options, tools
   RunOptions full;
   full.method.method = MethodName::full;
   for (const Test& test : {Test{options.n_prompt, 0, 0}, Test{0, options.n_gen, options.n_depth}}) {
-    const Measured measured = runner.measure(engine, full, test, options.quick ? 1 : options.rounds, 1);
+    const bool prompt = test.n_gen == 0, plain = !prompt && !limits.device();
+    std::vector<double> plain_reads;
+    const Measured measured =
+        runner.measure(engine, full, test, options.quick ? 1 : options.rounds, 1, [&](const Measured& now) {
+          if (plain) plain_reads.push_back(limit_of(limits, engine.info(), now, simd::Reading::plain));
+          return limit_of(limits, engine.info(), now);
+        });
     std::vector<double> rates;
     for (const Sample& sample : measured.samples) rates.push_back(1e9 * static_cast<double>(test.tokens()) / sample.ns);
-    const bool prompt = test.n_gen == 0;
     rows.push_back({(prompt ? "prefill " : "decode ") + test.name(), engine.info().model_type,
                     prompt ? engine.info().compute : name(Bound::memory), "tokens/s", engine.info().threads,
-                    spread(rates), share_of_peak(limits, engine.info(), measured),
-                    prompt || limits.device() ? std::nan("") : share_of_plain_read(limits, engine.info(), measured),
-                    std::nan("")});
+                    spread(rates), share_of(measured, measured.limits),
+                    plain ? share_of(measured, plain_reads) : std::nan(""), std::nan("")});
   }
 }
 
