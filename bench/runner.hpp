@@ -52,8 +52,9 @@ class Runner {
   /// `lines`: a line on stderr for every run (--progress).
   Runner(tools::Log& log, std::int64_t seed, bool lines);
 
-  /// `repetitions` timed runs after `warmup` others; limit(measured so far) after each. Throws what Engine::run throws.
+  /// Measures now what bounds a test, given its runs so far.
   using Limit = std::function<double(const Measured&)>;
+  /// `repetitions` timed runs after `warmup` others, `limit` after each. Throws what Engine::run throws.
   Measured measure(Engine& engine, const RunOptions& options, const Test& test, int repetitions, int warmup,
                    const Limit& limit);
 
