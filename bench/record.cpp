@@ -43,10 +43,10 @@ double bytes_of_token(const Measured& measured) {
 
 }  // namespace
 
-double limit_of(Limits& limits, const EngineInfo& info, const Measured& measured, simd::Reading reading) {
+double limit_of(Limits& limits, const EngineInfo& info, const Measured& measured) {
   if (measured.test.n_gen == 0) return limits.operations(info.compute, info.threads_batch);
   if (measured.test.n_prompt > 0) return std::numeric_limits<double>::quiet_NaN();
-  return limits.read_bandwidth(static_cast<std::size_t>(bytes_of_token(measured)), info.threads, reading);
+  return limits.read_bandwidth(static_cast<std::size_t>(bytes_of_token(measured)), info.threads);
 }
 
 double share_of(const Measured& measured, const std::vector<double>& limits) {

@@ -78,7 +78,7 @@ double Limits::operations(const std::string& compute, int threads) {
   return operations(compute == "int8" ? peaks.i8 : compute == "bf16" ? peaks.bf16 : peaks.f32, threads);
 }
 
-double Limits::read_bandwidth(std::size_t bytes, int threads, simd::Reading reading) {
+double Limits::read_bandwidth(std::size_t bytes, int threads, std::span<const simd::Reading> readings) {
   if (device_) return device_->read_bandwidth(bytes);
   ThreadTeam& workers = team(threads);
   const std::size_t parts = static_cast<std::size_t>(workers.size());
@@ -92,14 +92,18 @@ double Limits::read_bandwidth(std::size_t bytes, int threads, simd::Reading read
   const std::size_t repeats = std::max<std::size_t>(1, (std::size_t{64} << 20) / (part * parts));
   std::vector<std::uint64_t> sums(parts * 8);
   double best = 0;
-  for (int pass = 0; pass < kPasses * static_cast<int>(std::size(simd::kReadStreams)); ++pass) {
-    const int streams = simd::kReadStreams[static_cast<std::size_t>(pass) % std::size(simd::kReadStreams)];
-    const double seconds = seconds_on(workers, [&](int thread) {
-      std::uint64_t sum = 0;
-      for (std::size_t i = 0; i < repeats; ++i) sum += simd::read_streams(mine(thread), part, streams, reading);
-      sums[static_cast<std::size_t>(thread) * 8] = sum;
-    });
-    best = std::max(best, static_cast<double>(part * parts * repeats) / seconds);
+  for (int pass = 0; pass < kPasses; ++pass) {
+    for (const simd::Reading reading : readings) {
+      for (const int streams : simd::kReadStreams) {
+        const double seconds = seconds_on(workers, [&](int thread) {
+          std::uint64_t sum = 0;
+          for (std::size_t i = 0; i < repeats; ++i)
+            sum += simd::read_streams(isa_, mine(thread), part, streams, reading);
+          sums[static_cast<std::size_t>(thread) * 8] = sum;
+        });
+        best = std::max(best, static_cast<double>(part * parts * repeats) / seconds);
+      }
+    }
   }
   return best;
 }

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "backend/device_roofline.hpp"
@@ -36,8 +37,9 @@ class Limits {
   /// The same for the arithmetic called "f32", "bf16" or "int8"; of the device's products, if there is one.
   double operations(const std::string& compute, int threads);
   /// Bytes a second that all threads together read from a buffer of `bytes` (at least 1 MiB, at most 1 GiB: caches
-  /// count as they do for a model of that size), on huge pages, the best of several passes; or the device, of its own.
-  double read_bandwidth(std::size_t bytes, int threads, simd::Reading reading = simd::Reading::fetching);
+  /// count as they do for a model of that size), on huge pages, the best of several passes of each loop; or the device, of
+  /// its own.
+  double read_bandwidth(std::size_t bytes, int threads, std::span<const simd::Reading> readings = simd::kReadings);
 
  private:
   EngineOptions options_;

@@ -38,12 +38,12 @@ void measure_cpu(Limits& limits, int asked, const Options& options, std::vector<
   const std::size_t stream = options.quick ? kQuickStreamBytes : kStreamBytes;
   const simd::Peaks& peaks = simd::peaks(limits.isa());
   const auto peak = [&](const char* name, const simd::PeakLoop& loop, Bound bound) {
-    return Limit{std::string("peak ") + name + ": " + loop.instruction, "registers", bound, false,
+    return Limit{std::string("peak ") + name + ": " + loop.instruction, "registers", bound,
                  [&limits, &loop, asked] { return limits.operations(loop, asked); }};
   };
   const auto read = [&](const char* name, simd::Reading reading) {
-    return Limit{name, tools::format_bytes(stream), Bound::memory, reading == simd::Reading::plain,
-                 [&limits, stream, asked, reading] { return limits.read_bandwidth(stream, asked, reading); }};
+    return Limit{name, tools::format_bytes(stream), Bound::memory,
+                 [&limits, stream, asked, reading] { return limits.read_bandwidth(stream, asked, {&reading, 1}); }};
   };
   const std::vector<Kernel> kernels =
       kernels_of(limits.isa(), team, stream, options.quick ? kQuickProductRows : kProductRows);
@@ -57,7 +57,7 @@ void measure_cpu(Limits& limits, int asked, const Options& options, std::vector<
          }});
   }
   measure({peak("f32", peaks.f32, Bound::f32), peak("bf16", peaks.bf16, Bound::bf16), peak("int8", peaks.i8, Bound::i8),
-           read("read, fetching ahead", simd::Reading::fetching), read("read, plain loads", simd::Reading::plain)},
+           read("read, plain loads", simd::Reading::plain), read("read, fetching ahead", simd::Reading::fetching)},
           timed, {options.rounds, options.quick ? kQuickBurstSeconds : kBurstSeconds, team.size(), false}, rows);
 }
 
@@ -87,9 +87,9 @@ void measure_device(DeviceRoofline& device, const DecoderShape& shape, const Opt
     timed.push_back({kernel.name, kernel.shape, bound, kernel.work, kernel.calls,
                      [&device, &kernel](std::int64_t n) { return device.seconds(kernel, n); }});
   }
-  measure({{std::string("peak bf16: ") + device.library(), device.product_shape(), Bound::bf16, false,
+  measure({{std::string("peak bf16: ") + device.library(), device.product_shape(), Bound::bf16,
             [&device] { return device.operations(); }},
-           {"read", tools::format_bytes(sizes.stream_bytes), Bound::memory, false,
+           {"read", tools::format_bytes(sizes.stream_bytes), Bound::memory,
             [&device, &sizes] { return device.read_bandwidth(sizes.stream_bytes); }}},
           timed, {options.rounds, sizes.burst_seconds, 1, true}, rows);
 }
@@ -101,19 +101,15 @@ void measure_model(Limits& limits, Engine& engine, const Options& options, tools
   RunOptions full;
   full.method.method = MethodName::full;
   for (const Test& test : {Test{options.n_prompt, 0, 0}, Test{0, options.n_gen, options.n_depth}}) {
-    const bool prompt = test.n_gen == 0, plain = !prompt && !limits.device();
-    std::vector<double> plain_reads;
+    const bool prompt = test.n_gen == 0;
     const Measured measured =
-        runner.measure(engine, full, test, options.quick ? 1 : options.rounds, 1, [&](const Measured& now) {
-          if (plain) plain_reads.push_back(limit_of(limits, engine.info(), now, simd::Reading::plain));
-          return limit_of(limits, engine.info(), now);
-        });
+        runner.measure(engine, full, test, options.quick ? 1 : options.rounds, 1,
+                       [&](const Measured& now) { return limit_of(limits, engine.info(), now); });
     std::vector<double> rates;
     for (const Sample& sample : measured.samples) rates.push_back(1e9 * static_cast<double>(test.tokens()) / sample.ns);
     rows.push_back({(prompt ? "prefill " : "decode ") + test.name(), engine.info().model_type,
                     prompt ? engine.info().compute : name(Bound::memory), "tokens/s", engine.info().threads,
-                    spread(rates), share_of(measured, measured.limits),
-                    plain ? share_of(measured, plain_reads) : std::nan(""), std::nan("")});
+                    spread(rates), share_of(measured, measured.limits), std::nan("")});
   }
 }
 

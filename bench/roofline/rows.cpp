@@ -44,40 +44,43 @@ void measure(const std::vector<Limit>& limits, const std::vector<Timed>& kernels
     }
   }
   const auto add = [&](const std::string& name, const std::string& shape, Bound bound,
-                       const std::vector<double>& samples, double share, double of_plain, double call_us) {
+                       const std::vector<double>& samples, double share, double call_us) {
     std::vector<double> scaled = samples;
     for (double& x : scaled) x *= 1e-9;
     rows.push_back(
-        {name, shape, bench::name(bound), unit_of(bound), rounds.threads, spread(scaled), share, of_plain, call_us});
+        {name, shape, bench::name(bound), unit_of(bound), rounds.threads, spread(scaled), share, call_us});
   };
   for (std::size_t l = 0; l < limits.size(); ++l)
-    add(limits[l].name, limits[l].shape, limits[l].bound, most[l], kNone, kNone, kNone);
+    add(limits[l].name, limits[l].shape, limits[l].bound, most[l], kNone, kNone);
   for (std::size_t k = 0; k < kernels.size(); ++k) {
     const double rate = spread(rates[k]).median;
     // a limit is the most that was seen; noise only lowers it
-    const auto share_of = [&](bool plain) {
-      for (std::size_t l = 0; l < limits.size(); ++l) {
-        if (limits[l].bound == kernels[k].bound && limits[l].plain == plain)
-          return rate / *std::max_element(most[l].begin(), most[l].end());
-      }
-      return kNone;
-    };
-    add(kernels[k].name, kernels[k].shape, kernels[k].bound, rates[k], share_of(false), share_of(true),
+    double limit = kNone;
+    for (std::size_t l = 0; l < limits.size(); ++l) {
+      if (limits[l].bound == kernels[k].bound)
+        limit = std::fmax(limit, *std::max_element(most[l].begin(), most[l].end()));  // NaN is no number to fmax
+    }
+    add(kernels[k].name, kernels[k].shape, kernels[k].bound, rates[k], rate / limit,
         rounds.on_device ? 1e6 * kernels[k].work / rate : kNone);
   }
 }
 
 std::string table_text(const std::vector<Row>& rows, const Limits& limits) {
-  std::vector<std::string> header = {"kernel", "shape",    "threads",      "rate",          "unit",
-                                     "spread", "bound by", "of the bound", "of plain loads"};
-  if (limits.device()) header.back() = "us a call";
+  std::vector<std::string> header = {"kernel", "shape",  "threads",  "rate",
+                                     "unit",   "spread", "bound by", "of the bound"};
+  if (limits.device()) header.push_back("us a call");
   tools::Table table(header);
   for (const Row& row : rows) {
-    table.row({row.name, row.shape, tools::format("%d", row.threads), tools::format("%.1f", row.rate.median), row.unit,
-               tools::format("%.1f %%", 100 * row.rate.deviation / row.rate.mean), row.bound, percent(row.share),
-               !limits.device()          ? percent(row.plain)
-               : std::isnan(row.call_us) ? ""
-                                         : tools::format("%.1f", row.call_us)});
+    std::vector<std::string> cells = {row.name,
+                                      row.shape,
+                                      tools::format("%d", row.threads),
+                                      tools::format("%.1f", row.rate.median),
+                                      row.unit,
+                                      tools::format("%.1f %%", 100 * row.rate.deviation / row.rate.mean),
+                                      row.bound,
+                                      percent(row.share)};
+    if (limits.device()) cells.push_back(std::isnan(row.call_us) ? "" : tools::format("%.1f", row.call_us));
+    table.row(std::move(cells));
   }
   return table.text();
 }
@@ -97,7 +100,6 @@ OrderedJson json_of(const Row& row, const Limits& limits) {
   json["stddev"] = row.rate.deviation;
   json["bound"] = row.bound;
   json["share_of_peak"] = share_or_null(row.share);
-  json["share_of_plain_read"] = share_or_null(row.plain);
   if (device) json["call_us"] = share_or_null(row.call_us);
   return json;
 }

@@ -18,15 +18,13 @@ struct Row {
   int threads;
   Spread rate;     // per second, in the unit's 10^9, or tokens
   double share;    // of the bound, NaN: none
-  double plain;    // of what plain loads read, NaN: not bound by memory
   double call_us;  // of a call on a device, NaN: on the CPU, whose calls are as long as a thread's part
 };
 
-/// A limit that one round measures, per second. `plain`: what plain loads read, beside the limit of memory.
+/// A limit that one round measures, per second. Of several with one bound the highest counts.
 struct Limit {
   std::string name, shape;
   Bound bound;
-  bool plain;
   std::function<double()> measure;
 };
 

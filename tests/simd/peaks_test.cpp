@@ -33,22 +33,23 @@ TEST_P(PeakLoops, DoWork) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Levels, PeakLoops, testing::ValuesIn(kIsas),
-                         [](const testing::TestParamInfo<Isa>& level) { return std::string(name(level.param)); });
-
-TEST(ReadStreams, ReadEveryByte) {
+TEST_P(PeakLoops, ReadEveryByte) {
+  if (!supported(GetParam())) GTEST_SKIP() << "this CPU cannot run " << name(GetParam());
   alignas(64) static std::uint8_t data[4096];
-  for (const Reading reading : {Reading::plain, Reading::fetching}) {
+  for (const Reading reading : kReadings) {
     for (const int streams : kReadStreams) {
-      const std::uint64_t before = read_streams(data, sizeof data, streams, reading);
+      const std::uint64_t before = read_streams(GetParam(), data, sizeof data, streams, reading);
       for (std::size_t i = 0; i < sizeof data; ++i) {
         data[i] ^= 1;
-        EXPECT_NE(read_streams(data, sizeof data, streams, reading), before) << i;
+        EXPECT_NE(read_streams(GetParam(), data, sizeof data, streams, reading), before) << i;
         data[i] ^= 1;
       }
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Levels, PeakLoops, testing::ValuesIn(kIsas),
+                         [](const testing::TestParamInfo<Isa>& level) { return std::string(name(level.param)); });
 
 }  // namespace
 }  // namespace fastkv::simd
