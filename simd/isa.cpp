@@ -83,6 +83,8 @@ bool supported(Isa isa) {
   return false;
 }
 
+const bool kFetches = !__builtin_cpu_is("amd");
+
 bool fast_bf16_dots() { return supported(Isa::avx512_bf16) && __builtin_cpu_is("amd"); }
 
 Isa best_isa() {
