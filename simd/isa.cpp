@@ -83,7 +83,7 @@ bool supported(Isa isa) {
   return false;
 }
 
-const bool kFetches = !__builtin_cpu_is("amd");
+bool fetches_ahead = !__builtin_cpu_is("amd");
 
 bool fast_bf16_dots() { return supported(Isa::avx512_bf16) && __builtin_cpu_is("amd"); }
 

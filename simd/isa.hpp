@@ -26,7 +26,8 @@ bool supported(Isa isa);
 bool fast_bf16_dots();
 /// Whether kernels ask for memory ahead of its use: a fact of the CPU too. Two Granite Rapids cores read 39 GB/s so, 32
 /// without; a Zen 4's prefetchers do better alone, where a token of the 1B shape in Q4_0 took 3 to 9 % less time.
-[[gnu::visibility("hidden")]] extern const bool kFetches;
+/// Tests set it, to run both ways on every CPU.
+[[gnu::visibility("hidden")]] extern bool fetches_ahead;
 Isa best_isa();  ///< the highest supported level
 
 }  // namespace fastkv::simd

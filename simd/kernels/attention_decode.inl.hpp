@@ -291,7 +291,7 @@ FASTKV_INLINE void attend_rows_as(const CachedRows& rows, const float* q, float 
     if (j + 1 < panels) score_of(j + 1);
     // fetches kRowsAhead in any case: with a distance in a register rows came at 91 % instead of 99
     values.add(p, value_bytes + j * block, rows.stride, left);
-    if (const std::int64_t next = in_next(j, block); kFetches && next >= 0 && rows.next_values)
+    if (const std::int64_t next = in_next(j, block); fetches_ahead && next >= 0 && rows.next_values)
       for (std::int64_t i = 0; i < block; i += 64)
         _mm_prefetch(static_cast<const char*>(rows.next_values) + next + i, _MM_HINT_T0);
   }

@@ -164,16 +164,20 @@ template <Packing P, class... Streams>
 template <Packing P, class Turns>
 FASTKV_INLINE void for_panels(const PanelRuns& runs, std::int64_t k32, float* out, Turns&& turns) {
   const std::int64_t all = k32 / kTurnInputs<P>;
-  Stream<P> first(runs, 0, k32);
-  if (!runs.panels[1]) {
-    for (std::int64_t i = 0; i < runs.count; ++i) {
-      first.begin(i);
-      turns(all, first);
-      first.sum.store(out + i * kLanes);
+  // A Zen 4's prefetchers do better with one stream: q4_0 came at 95 % of the read loop instead of 86, q6_k at 70
+  // instead of 58, q8_0 at 97 instead of 91.
+  if (!runs.panels[1] || !fetches_ahead) {
+    for (int r = 0; r < 2 && runs.panels[r]; ++r) {
+      Stream<P> run(runs, r, k32);
+      for (std::int64_t i = 0; i < runs.count; ++i) {
+        run.begin(i);
+        turns(all, run);
+        run.sum.store(out + (r * runs.count + i) * kLanes);
+      }
     }
     return;
   }
-  Stream<P> second(runs, 1, k32);
+  Stream<P> first(runs, 0, k32), second(runs, 1, k32);
   const std::int64_t lead = turns_ahead<P>(
       reinterpret_cast<std::uintptr_t>(runs.panels[0]) - reinterpret_cast<std::uintptr_t>(runs.panels[1]), all);
   for (std::int64_t i = 0; i <= runs.count; ++i) {  // the second one is still in its panel i − 1

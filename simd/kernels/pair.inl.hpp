@@ -64,7 +64,7 @@ FASTKV_INLINE T read(const void* p) {
 /// Asks for Bytes from there on, where that pays; any address.
 template <int Bytes>
 FASTKV_INLINE void fetch(const std::uint8_t* from) {
-  if (!kFetches) return;
+  if (!fetches_ahead) return;
   unroll<(Bytes + 63) / 64>([&](auto line) __attribute__((always_inline)) {
     _mm_prefetch(reinterpret_cast<const char*>(from + line * 64), _MM_HINT_T0);
   });

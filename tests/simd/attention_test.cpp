@@ -278,6 +278,7 @@ TEST_P(Attention, AHeadDependsOnItselfOnly) {
 
 // What is read next may lie anywhere, or nowhere: it is fetched, not read.
 TEST_P(Attention, WhatIsReadNextIsOnlyFetched) {
+  const FetchesAhead scope(true);
   const int d = 64, n = 40;
   const Keys keys = make_keys(RowType::f16, n, d);
   const Cache v = make_cache(RowType::f16, n, d);

@@ -62,7 +62,8 @@ TEST_P(Gemm, GemvInt8OfEveryPacking) {
   }
 }
 
-// Which run is ahead of the other, and by how much, depends on where they lie in their pages: no output does.
+// Which run is ahead of the other, and by how much, depends on where they lie in their pages, and whether they are read
+// side by side on the CPU: no output does.
 TEST_P(Gemm, GemvReadsRunsWhereverTheyLieInTheirPages) {
   constexpr std::size_t kPage = 4096;
   const std::int64_t k = 768, each = 3;
@@ -83,9 +84,12 @@ TEST_P(Gemm, GemvReadsRunsWhereverTheyLieInTheirPages) {
       std::uint8_t* const at[2] = {page, page + run + offset};
       for (std::size_t i = 0; i < panels.size(); ++i)
         std::copy(panels[i].bytes.begin(), panels[i].bytes.end(), at[i / each] + i % each * bytes);
-      std::vector<float> actual(alone.size());
-      multiply({{at[0], at[1]}, {at[1], at[0]}, each}, actual.data());
-      EXPECT_EQ(bits(alone), bits(actual)) << "offset " << offset;
+      for (const bool fetching : {false, true}) {
+        const FetchesAhead scope(fetching);
+        std::vector<float> actual(alone.size());
+        multiply({{at[0], at[1]}, {at[1], at[0]}, each}, actual.data());
+        EXPECT_EQ(bits(alone), bits(actual)) << "offset " << offset << (fetching ? ", fetching" : "");
+      }
     }
   }
 }
