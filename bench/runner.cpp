@@ -57,7 +57,7 @@ void Runner::load(Engine& engine) {
 }
 
 Run Runner::run(Engine& engine, const RunOptions& options, std::int64_t n_prompt, std::int64_t n_gen,
-                const std::string& heading) {
+                const std::string& heading, const std::function<void()>& after_token) {
   if (lines_) log_.info("fastkv-bench: " + prefix_ + heading);
   RunOptions all = options;
   all.n_predict = static_cast<int>(n_gen) + 1;  // the first token is prefill's
@@ -72,6 +72,7 @@ Run Runner::run(Engine& engine, const RunOptions& options, std::int64_t n_prompt
   callbacks.stats = &stats;
   callbacks.on_token = [&](std::int32_t, std::string_view) {
     if (run.first_sample_ms == 0) run.first_sample_ms = stats.sample_ms;
+    if (after_token) after_token();
     return true;
   };
   RunResult result = engine.run(random_prompt(n_prompt, engine.info().n_vocab, seed_), all, callbacks);
@@ -82,7 +83,7 @@ Run Runner::run(Engine& engine, const RunOptions& options, std::int64_t n_prompt
 }
 
 Sample Runner::sample(Engine& engine, const RunOptions& options, const Test& test, const std::string& suffix,
-                      Measured& measured) {
+                      Measured& measured, const std::function<void()>& after_token) {
   double before_ms = 0;  // prefill of the depth alone
   measured.work_flops = 0;
   if (test.n_prompt > 0 && test.n_depth > 0) {
@@ -91,8 +92,8 @@ Sample Runner::sample(Engine& engine, const RunOptions& options, const Test& tes
     measured.work_flops = -depth.plan.prefill_flops;
   }
   const std::int64_t all = std::max<std::int64_t>(1, test.n_depth + test.n_prompt);
-  const Run whole =
-      run(engine, options, all, test.n_gen, (test.n_prompt > 0 ? "prompt run" : "generation run") + suffix);
+  const Run whole = run(engine, options, all, test.n_gen,
+                        (test.n_prompt > 0 ? "prompt run" : "generation run") + suffix, after_token);
   measured.work_flops += whole.plan.prefill_flops;
   measured.plan = whole.plan;
   measured.kv_bytes = whole.stats.cache_bytes;
@@ -119,15 +120,15 @@ Measured Runner::measure(Engine& engine, const RunOptions& options, const Test& 
   }
   for (int i = 0; i < repetitions; ++i) {
     const std::string suffix = tools::format(" %d/%d", i + 1, repetitions);
-    Sample timed = sample(engine, options, test, suffix, measured);
+    Sample timed = sample(engine, options, test, suffix, measured, limit.after_token);
     for (int again = 0; timed.ns <= 0 && again < kRepeats; ++again) {
-      timed = sample(engine, options, test, suffix, measured);
+      timed = sample(engine, options, test, suffix, measured, limit.after_token);
     }
     if (timed.ns <= 0) {
       throw Error(ErrorCode::bad_input, test.name() + ": less time than the noise of the prefill before it; raise -p");
     }
     measured.samples.push_back(timed);
-    measured.limits.push_back(limit(measured));
+    measured.limits.push_back(limit.after_run(measured));
     reset_peak_memory();  // of the limit's buffers
   }
   return measured;

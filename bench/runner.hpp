@@ -30,7 +30,7 @@ struct Measured {
   Test test;
   std::string time;  ///< UTC, ISO 8601, when the test began
   std::vector<Sample> samples;
-  std::vector<double> limits;  ///< [samples] of what bounds them, each measured right after its run
+  std::vector<double> limits;  ///< [samples] of what bounds them, each measured beside its run
   RunPlan plan;                ///< of depth and prompt
   double work_flops = 0;       ///< of the timed part of the prefill
   std::size_t kv_bytes = 0;    ///< stored for depth and prompt
@@ -52,15 +52,18 @@ class Runner {
   /// `lines`: a line on stderr for every run (--progress).
   Runner(tools::Log& log, std::int64_t seed, bool lines);
 
-  /// Measures now what bounds a test, given its runs so far.
-  using Limit = std::function<double(const Measured&)>;
-  /// `repetitions` timed runs after `warmup` others, `limit` after each. Throws what Engine::run throws.
+  /// Measures what bounds a test: now, given its runs so far; what it does after each generated token is not timed.
+  struct Limit {
+    std::function<double(const Measured&)> after_run;
+    std::function<void()> after_token = {};
+  };
+  /// `repetitions` timed runs after `warmup` others, the limit beside each. Throws what Engine::run throws.
   Measured measure(Engine& engine, const RunOptions& options, const Test& test, int repetitions, int warmup,
                    const Limit& limit);
 
   /// One run under a heading for --progress.
   Run run(Engine& engine, const RunOptions& options, std::int64_t n_prompt, std::int64_t n_gen,
-          const std::string& heading);
+          const std::string& heading, const std::function<void()>& after_token = {});
 
   void load(Engine& engine);
   /// "benchmark 2/4" before the headings.
@@ -68,7 +71,7 @@ class Runner {
 
  private:
   Sample sample(Engine& engine, const RunOptions& options, const Test& test, const std::string& suffix,
-                Measured& measured);
+                Measured& measured, const std::function<void()>& after_token = {});
 
   tools::Log& log_;
   std::int64_t seed_;

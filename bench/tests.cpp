@@ -92,7 +92,7 @@ int run_tests(Arguments& arguments) {
           runner.set_prefix(tools::format("benchmark %zu/%zu: %s: ", ++done, total, test.name().c_str()));
           const Measured measured =
               runner.measure(engine, run, test, arguments.repetitions, arguments.warmup,
-                             [&](const Measured& now) { return limit_of(limits, engine.info(), now); });
+                             {[&](const Measured& now) { return limit_of(limits, engine.info(), now); }});
           output.print(make_record(engine.info(), {options, run}, measured, share_of(measured, measured.limits)));
         }
       }

@@ -19,8 +19,7 @@ namespace {
 constexpr int kBursts = 6;
 constexpr double kBurstSeconds = 0.004;  // long enough to reach the clock of wide instructions, short enough to fit
                                          // between interruptions
-constexpr int kPasses = 3;
-constexpr std::size_t kLeast = std::size_t{1} << 20, kMost = std::size_t{1} << 30, kStep = 1024;
+constexpr std::size_t kTeamBytes = std::size_t{1} << 30;  // that a team's threads are placed for
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
@@ -39,7 +38,8 @@ Limits::~Limits() = default;
 ThreadTeam& Limits::team(int threads) {
   std::unique_ptr<ThreadTeam>& team = teams_[threads];
   if (!team) {
-    team = std::make_unique<ThreadTeam>(plan_threads(Topology::detect(), threads, options_.numa, options_.cpus, kMost));
+    team = std::make_unique<ThreadTeam>(
+        plan_threads(Topology::detect(), threads, options_.numa, options_.cpus, kTeamBytes));
   }
   return *team;
 }
@@ -78,34 +78,12 @@ double Limits::operations(const std::string& compute, int threads) {
   return operations(compute == "int8" ? peaks.i8 : compute == "bf16" ? peaks.bf16 : peaks.f32, threads);
 }
 
+MemoryReader Limits::reader(std::size_t bytes, int threads) {
+  return MemoryReader(team(threads), isa_, bytes, options_.huge_pages);
+}
+
 double Limits::read_bandwidth(std::size_t bytes, int threads, std::span<const simd::Reading> readings) {
-  if (device_) return device_->read_bandwidth(bytes);
-  ThreadTeam& workers = team(threads);
-  const std::size_t parts = static_cast<std::size_t>(workers.size());
-  const std::size_t most = std::clamp(available_memory_bytes() / 2, kLeast, kMost);  // beside a model that fills memory
-  const std::size_t part = std::clamp(bytes, kLeast, most) / parts / kStep * kStep;
-  const Buffer buffer(part * parts, "bandwidth buffer", options_.huge_pages);
-  std::uint8_t* data = buffer.as<std::uint8_t>();
-  const auto mine = [&](int thread) { return data + part * static_cast<std::size_t>(thread); };
-  workers.run([&](int thread) { std::memset(mine(thread), thread + 1, part); });
-  // small buffers are read several times in a pass, so that a pass takes measurable time
-  const std::size_t repeats = std::max<std::size_t>(1, (std::size_t{64} << 20) / (part * parts));
-  std::vector<std::uint64_t> sums(parts * 8);
-  double best = 0;
-  for (int pass = 0; pass < kPasses; ++pass) {
-    for (const simd::Reading reading : readings) {
-      for (const int streams : simd::kReadStreams) {
-        const double seconds = seconds_on(workers, [&](int thread) {
-          std::uint64_t sum = 0;
-          for (std::size_t i = 0; i < repeats; ++i)
-            sum += simd::read_streams(isa_, mine(thread), part, streams, reading);
-          sums[static_cast<std::size_t>(thread) * 8] = sum;
-        });
-        best = std::max(best, static_cast<double>(part * parts * repeats) / seconds);
-      }
-    }
-  }
-  return best;
+  return device_ ? device_->read_bandwidth(bytes) : reader(bytes, threads).best(readings);
 }
 
 std::string cpu_name() {

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "backend/device_roofline.hpp"
+#include "bench/roofline/memory_reader.hpp"
 #include "fastkv/options.hpp"
 #include "simd/peaks.hpp"
 
@@ -36,9 +37,9 @@ class Limits {
   double operations(const simd::PeakLoop& loop, int threads);
   /// The same for the arithmetic called "f32", "bf16" or "int8"; of the device's products, if there is one.
   double operations(const std::string& compute, int threads);
-  /// Bytes a second that all threads together read from a buffer of `bytes` (at least 1 MiB, at most 1 GiB: caches
-  /// count as they do for a model of that size), on huge pages, the best of several passes of each loop; or the device, of
-  /// its own.
+  /// With which `threads` read the host's memory.
+  MemoryReader reader(std::size_t bytes, int threads);
+  /// Bytes a second that it reads at best; or the device, of its own memory.
   double read_bandwidth(std::size_t bytes, int threads, std::span<const simd::Reading> readings = simd::kReadings);
 
  private:

@@ -1,6 +1,7 @@
 // Timing kernels, prompts and generation beside the limits, in alternating rounds.
 #include "bench/roofline/roofline.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 
@@ -26,6 +27,7 @@ struct Options {
   EngineOptions engine;
   std::vector<std::int64_t> threads;  // empty: 1 and all
   std::int64_t n_prompt = 8192, n_gen = 32, n_depth = 0;
+  std::vector<MethodName> methods = {MethodName::full};
   int rounds = 5;
   bool quick = false;
   Format output = Format::md;
@@ -42,8 +44,9 @@ void measure_cpu(Limits& limits, int asked, const Options& options, std::vector<
                  [&limits, &loop, asked] { return limits.operations(loop, asked); }};
   };
   const auto read = [&](const char* name, simd::Reading reading) {
-    return Limit{name, tools::format_bytes(stream), Bound::memory,
-                 [&limits, stream, asked, reading] { return limits.read_bandwidth(stream, asked, {&reading, 1}); }};
+    return Limit{name, tools::format_bytes(stream), Bound::memory, [&limits, stream, asked, reading] {
+                   return limits.read_bandwidth(stream, asked, {&reading, 1});
+                 }};
   };
   const std::vector<Kernel> kernels =
       kernels_of(limits.isa(), team, stream, options.quick ? kQuickProductRows : kProductRows);
@@ -94,22 +97,36 @@ void measure_device(DeviceRoofline& device, const DecoderShape& shape, const Opt
           timed, {options.rounds, sizes.burst_seconds, 1, true}, rows);
 }
 
-/// Whole prompts and generation, with the same limits.
+/// Whole prompts and generation. Between its tokens the host's memory is read: right after a run its bandwidth may be
+/// another where others use it too, on one machine from 26 to 64 GB/s within minutes.
 void measure_model(Limits& limits, Engine& engine, const Options& options, tools::Log& log, std::vector<Row>& rows) {
+  const EngineInfo& info = engine.info();
   Runner runner(log, 1, false);
   runner.load(engine);
-  RunOptions full;
-  full.method.method = MethodName::full;
-  for (const Test& test : {Test{options.n_prompt, 0, 0}, Test{0, options.n_gen, options.n_depth}}) {
-    const bool prompt = test.n_gen == 0;
-    const Measured measured =
-        runner.measure(engine, full, test, options.quick ? 1 : options.rounds, 1,
-                       [&](const Measured& now) { return limit_of(limits, engine.info(), now); });
+  const auto add = [&](const std::string& name, MethodName method, const Test& test, const Runner::Limit& limit) {
+    RunOptions run;
+    run.method.method = method;
+    const Measured measured = runner.measure(engine, run, test, options.quick ? 1 : options.rounds, 1, limit);
     std::vector<double> rates;
     for (const Sample& sample : measured.samples) rates.push_back(1e9 * static_cast<double>(test.tokens()) / sample.ns);
-    rows.push_back({(prompt ? "prefill " : "decode ") + test.name(), engine.info().model_type,
-                    prompt ? engine.info().compute : name(Bound::memory), "tokens/s", engine.info().threads,
+    rows.push_back({name + " " + test.name(), info.model_type,
+                    test.n_gen == 0 ? info.compute : bench::name(Bound::memory), "tokens/s", info.threads,
                     spread(rates), share_of(measured, measured.limits), std::nan("")});
+  };
+  const auto after_run = [&](const Measured& now) { return limit_of(limits, info, now); };
+  add("prefill", MethodName::full, {options.n_prompt, 0, 0}, {after_run});
+  for (const MethodName method : options.methods) {
+    const std::string name = method == MethodName::full ? "decode" : std::string("decode ") + fastkv::name(method);
+    const Test test{0, options.n_gen, options.n_depth};
+    if (limits.device()) {
+      add(name, method, test, {after_run});
+      continue;
+    }
+    RunOptions run;
+    run.method.method = method;
+    const RunPlan plan = engine.plan(std::max<std::int64_t>(1, options.n_depth), run);
+    MemoryReader reader = limits.reader(plan.decode_weight_bytes + plan.cache_bytes_prompt, info.threads);
+    add(name, method, test, {[&](const Measured&) { return reader.take_pieces(); }, [&] { reader.read_piece(); }});
   }
 }
 
@@ -131,6 +148,12 @@ int run_roofline(int argc, const char* const* argv) {
                  tools::Limits<std::int64_t>{1, 1 << 30, "must be 1 or more"});
   command.option("-d,--n-depth", "N", options.n_depth, "tokens before those of decode (default 0)",
                  tools::Limits<std::int64_t>{0, 1 << 30, "must be 0 or more"});
+  command.add("--method", "LIST", "methods that decode follows (default full); all: but headkv, which needs a table",
+              [&options](const std::string& text) {
+                tools::MethodList list = tools::parse_methods(text);
+                list.drop_headkv(false);
+                options.methods = list.methods;
+              });
   command.add("-t,--threads", "LIST", "threads (default: 1, and all physical cores this process may use)",
               [&options](const std::string& text) { options.threads = tools::parse_counts(text, 1); });
   command.option("-r,--repetitions", "N", options.rounds, "rounds of everything; medians are shown (default 5)",

@@ -1,0 +1,85 @@
+// Passes over a buffer, timed.
+#include "bench/roofline/memory_reader.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "bench/roofline/limits.hpp"
+
+namespace fastkv::bench {
+
+namespace {
+
+constexpr int kPasses = 3;
+constexpr std::size_t kLeast = std::size_t{1} << 20, kMost = std::size_t{1} << 30;
+constexpr std::size_t kPieces = 8;
+constexpr std::size_t kStep = 1024 * kPieces;  // of a piece each of the streams has whole turns
+// bytes that take measurable time
+constexpr std::size_t kPassBytes = std::size_t{64} << 20, kPieceBytes = std::size_t{8} << 20;
+
+std::size_t part_of(std::size_t bytes, std::size_t threads) {
+  const std::size_t most = std::clamp(available_memory_bytes() / 8, kLeast, kMost);  // beside a model that fills memory
+  return std::max(kStep, std::clamp(bytes, kLeast, most) / threads / kStep * kStep);
+}
+
+}  // namespace
+
+MemoryReader::MemoryReader(ThreadTeam& team, simd::Isa isa, std::size_t bytes, HugePages huge_pages)
+    : team_(team),
+      isa_(isa),
+      threads_(static_cast<std::size_t>(team.size())),
+      part_(part_of(bytes, threads_)),
+      buffer_(part_ * threads_, "bandwidth buffer", huge_pages),
+      sums_(threads_ * 8) {
+  team_.run([&](int thread) {
+    std::memset(buffer_.as<std::uint8_t>() + part_ * static_cast<std::size_t>(thread), thread + 1, part_);
+  });
+  for (const simd::Reading reading : simd::kReadings)
+    for (const int streams : simd::kReadStreams) ways_.push_back({reading, streams});
+}
+
+MemoryReader::Pass MemoryReader::read(simd::Reading reading, int streams, std::size_t first, std::size_t n,
+                                      std::size_t least) {
+  const std::size_t times = std::max<std::size_t>(1, least / (n * threads_));
+  const double seconds = seconds_on(team_, [&](int thread) {
+    const auto t = static_cast<std::size_t>(thread);
+    std::uint64_t sum = 0;
+    for (std::size_t i = 0; i < times; ++i)
+      sum += simd::read_streams(isa_, buffer_.as<std::uint8_t>() + t * part_ + first, n, streams, reading);
+    sums_[t * 8] = sum;
+  });
+  return {static_cast<double>(n * threads_ * times), seconds};
+}
+
+double MemoryReader::best(std::span<const simd::Reading> readings) {
+  double best = 0;
+  for (int pass = 0; pass < kPasses; ++pass) {
+    for (const Way& way : ways_) {
+      if (std::find(readings.begin(), readings.end(), way.reading) == readings.end()) continue;
+      const Pass all = read(way.reading, way.streams, 0, part_, kPassBytes);
+      best = std::max(best, all.bytes / all.seconds);
+    }
+  }
+  return best;
+}
+
+void MemoryReader::read_piece() {
+  Way& way = ways_[pieces_ % ways_.size()];
+  const std::size_t n = part_ / kPieces;
+  const Pass piece = read(way.reading, way.streams, pieces_++ % kPieces * n, n, kPieceBytes);
+  way.bytes += piece.bytes;
+  way.seconds += piece.seconds;
+}
+
+double MemoryReader::take_pieces() {
+  double best = std::numeric_limits<double>::quiet_NaN();
+  for (Way& way : ways_) {
+    best = std::fmax(best, way.bytes / way.seconds);  // NaN is no number to fmax
+    way.bytes = way.seconds = 0;
+  }
+  return best;
+}
+
+}  // namespace fastkv::bench
