@@ -3,11 +3,9 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <fstream>
 
 #include "fastkv/error.hpp"
-#include "runtime/memory.hpp"
 #include "runtime/parallel.hpp"
 #include "runtime/topology.hpp"
 #include "simd/kernels.hpp"

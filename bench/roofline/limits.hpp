@@ -37,7 +37,7 @@ class Limits {
   double operations(const simd::PeakLoop& loop, int threads);
   /// The same for the arithmetic called "f32", "bf16" or "int8"; of the device's products, if there is one.
   double operations(const std::string& compute, int threads);
-  /// With which `threads` read the host's memory.
+  /// What so many threads read `bytes` of the host's memory with.
   MemoryReader reader(std::size_t bytes, int threads);
   /// Bytes a second that it reads at best; or the device, of its own memory.
   double read_bandwidth(std::size_t bytes, int threads, std::span<const simd::Reading> readings = simd::kReadings);

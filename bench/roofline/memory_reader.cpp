@@ -2,8 +2,9 @@
 #include "bench/roofline/memory_reader.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
-#include <utility>
+#include <limits>
 
 #include "bench/roofline/limits.hpp"
 
@@ -14,7 +15,6 @@ namespace {
 constexpr int kPasses = 3;
 constexpr std::size_t kLeast = std::size_t{1} << 20, kMost = std::size_t{1} << 30;
 constexpr std::size_t kPieces = 8;
-constexpr int kTrials = 8;                     // pieces of each way, before one is chosen
 constexpr std::size_t kStep = 1024 * kPieces;  // of a piece each of the streams has whole turns
 // bytes that take measurable time
 constexpr std::size_t kPassBytes = std::size_t{64} << 20, kPieceBytes = std::size_t{8} << 20;
@@ -40,13 +40,14 @@ MemoryReader::MemoryReader(ThreadTeam& team, simd::Isa isa, std::size_t bytes, H
     for (const int streams : simd::kReadStreams) ways_.push_back({reading, streams});
 }
 
-MemoryReader::Pass MemoryReader::read(Way way, std::size_t first, std::size_t n, std::size_t least) {
+MemoryReader::Pass MemoryReader::read(simd::Reading reading, int streams, std::size_t first, std::size_t n,
+                                      std::size_t least) {
   const std::size_t times = std::max<std::size_t>(1, least / (n * threads_));
   const double seconds = seconds_on(team_, [&](int thread) {
     const auto t = static_cast<std::size_t>(thread);
     std::uint64_t sum = 0;
     for (std::size_t i = 0; i < times; ++i)
-      sum += simd::read_streams(isa_, buffer_.as<std::uint8_t>() + t * part_ + first, n, way.streams, way.reading);
+      sum += simd::read_streams(isa_, buffer_.as<std::uint8_t>() + t * part_ + first, n, streams, reading);
     sums_[t * 8] = sum;
   });
   return {static_cast<double>(n * threads_ * times), seconds};
@@ -57,30 +58,28 @@ double MemoryReader::best(std::span<const simd::Reading> readings) {
   for (int pass = 0; pass < kPasses; ++pass) {
     for (const Way& way : ways_) {
       if (std::find(readings.begin(), readings.end(), way.reading) == readings.end()) continue;
-      best = std::max(best, read(way, 0, part_, kPassBytes).rate());
+      const Pass all = read(way.reading, way.streams, 0, part_, kPassBytes);
+      best = std::max(best, all.bytes / all.seconds);
     }
   }
   return best;
 }
 
-void MemoryReader::read_piece(Way way, Pass& sum) {
-  const std::size_t n = part_ / kPieces;
-  const Pass piece = read(way, pieces_++ % kPieces * n, n, kPieceBytes);
-  sum.bytes += piece.bytes;
-  sum.seconds += piece.seconds;
-}
-
 void MemoryReader::read_piece() {
-  if (!fastest_) {
-    std::vector<Pass> sums(ways_.size());
-    for (int trial = 0; trial < kTrials; ++trial)  // in turn, so that a slow moment hits all of them
-      for (std::size_t w = 0; w < ways_.size(); ++w) read_piece(ways_[w], sums[w]);
-    const auto slower = [](const Pass& a, const Pass& b) { return a.rate() < b.rate(); };
-    fastest_ = ways_[static_cast<std::size_t>(std::max_element(sums.begin(), sums.end(), slower) - sums.begin())];
-  }
-  read_piece(*fastest_, sum_);
+  Way& way = ways_[pieces_ % ways_.size()];
+  const std::size_t n = part_ / kPieces;
+  const Pass piece = read(way.reading, way.streams, pieces_++ % kPieces * n, n, kPieceBytes);
+  way.bytes += piece.bytes;
+  way.seconds += piece.seconds;
 }
 
-double MemoryReader::take_pieces() { return std::exchange(sum_, {}).rate(); }
+double MemoryReader::take_pieces() {
+  double best = std::numeric_limits<double>::quiet_NaN();
+  for (Way& way : ways_) {
+    best = std::fmax(best, way.bytes / way.seconds);  // NaN is no number to fmax
+    way.bytes = way.seconds = 0;
+  }
+  return best;
+}
 
 }  // namespace fastkv::bench

@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -24,25 +23,22 @@ class MemoryReader {
   /// Bytes a second of reading all of it, the best of several passes of each way.
   double best(std::span<const simd::Reading> readings);
 
-  /// Reads the next piece, an eighth, in the way that was the fastest when the first one was read: the best of several
-  /// rates that noise raises and lowers would be too high.
+  /// Reads the next piece, an eighth, in the next way.
   void read_piece();
-  /// Bytes a second of the pieces since the last call; NaN if there were none.
+  /// Bytes a second of the best way over its pieces since the last call; NaN if there were none.
   double take_pieces();
 
  private:
   struct Way {
     simd::Reading reading;
     int streams;
+    double bytes = 0, seconds = 0;  // of the pieces
   };
   struct Pass {
-    double bytes = 0, seconds = 0;
-    double rate() const { return bytes / seconds; }
+    double bytes, seconds;
   };
   /// Reads `n` bytes of each thread's part, `first` ones on, as often as it takes to read `least` altogether.
-  Pass read(Way way, std::size_t first, std::size_t n, std::size_t least);
-  /// Reads the next piece so and adds to `sum`.
-  void read_piece(Way way, Pass& sum);
+  Pass read(simd::Reading reading, int streams, std::size_t first, std::size_t n, std::size_t least);
 
   ThreadTeam& team_;
   simd::Isa isa_;
@@ -50,9 +46,7 @@ class MemoryReader {
   Buffer buffer_;
   std::vector<std::uint64_t> sums_;
   std::vector<Way> ways_;
-  std::optional<Way> fastest_;
-  std::size_t pieces_ = 0;  // read so far
-  Pass sum_;                // of those since take_pieces()
+  std::size_t pieces_ = 0;
 };
 
 }  // namespace fastkv::bench
