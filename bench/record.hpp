@@ -23,7 +23,7 @@ OrderedJson make_record(const EngineInfo& info, const EngineSettings& settings, 
 /// What bounds a test, measured now: the peak of its arithmetic in operations a second (prompt), or the bandwidth in
 /// bytes a second of reading as many bytes as a generated token does; NaN for tests that do both.
 double limit_of(Limits& limits, const EngineInfo& info, const Measured& measured);
-/// The median over the runs of what each did a second as a share of its limit: limits [samples], each from right after
+/// The median over the runs of what each did a second as a share of its limit: limits [samples], each measured beside
 /// its run, because a machine's bandwidth changes by a tenth within minutes.
 double share_of(const Measured& measured, const std::vector<double>& limits);
 
