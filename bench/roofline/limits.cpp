@@ -80,8 +80,8 @@ MemoryReader Limits::reader(std::size_t bytes, int threads) {
   return MemoryReader(team(threads), isa_, bytes, options_.huge_pages);
 }
 
-double Limits::read_bandwidth(std::size_t bytes, int threads, std::span<const simd::Reading> readings) {
-  return device_ ? device_->read_bandwidth(bytes) : reader(bytes, threads).best(readings);
+double Limits::read_bandwidth(std::size_t bytes, int threads) {
+  return device_ ? device_->read_bandwidth(bytes) : reader(bytes, threads).best();
 }
 
 std::string cpu_name() {

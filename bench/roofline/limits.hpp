@@ -6,7 +6,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <span>
 #include <string>
 
 #include "backend/device_roofline.hpp"
@@ -40,7 +39,7 @@ class Limits {
   /// What so many threads read `bytes` of the host's memory with.
   MemoryReader reader(std::size_t bytes, int threads);
   /// Bytes a second that it reads at best; or the device, of its own memory.
-  double read_bandwidth(std::size_t bytes, int threads, std::span<const simd::Reading> readings = simd::kReadings);
+  double read_bandwidth(std::size_t bytes, int threads);
 
  private:
   EngineOptions options_;

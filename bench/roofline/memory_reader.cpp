@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "bench/roofline/limits.hpp"
 
@@ -40,14 +41,13 @@ MemoryReader::MemoryReader(ThreadTeam& team, simd::Isa isa, std::size_t bytes, H
     for (const int streams : simd::kReadStreams) ways_.push_back({reading, streams});
 }
 
-MemoryReader::Pass MemoryReader::read(simd::Reading reading, int streams, std::size_t first, std::size_t n,
-                                      std::size_t least) {
+MemoryReader::Pass MemoryReader::read(const Way& way, std::size_t first, std::size_t n, std::size_t least) {
   const std::size_t times = std::max<std::size_t>(1, least / (n * threads_));
   const double seconds = seconds_on(team_, [&](int thread) {
     const auto t = static_cast<std::size_t>(thread);
     std::uint64_t sum = 0;
     for (std::size_t i = 0; i < times; ++i)
-      sum += simd::read_streams(isa_, buffer_.as<std::uint8_t>() + t * part_ + first, n, streams, reading);
+      sum += simd::read_streams(isa_, buffer_.as<std::uint8_t>() + t * part_ + first, n, way.streams, way.reading);
     sums_[t * 8] = sum;
   });
   return {static_cast<double>(n * threads_ * times), seconds};
@@ -58,8 +58,7 @@ double MemoryReader::best(std::span<const simd::Reading> readings) {
   for (int pass = 0; pass < kPasses; ++pass) {
     for (const Way& way : ways_) {
       if (std::find(readings.begin(), readings.end(), way.reading) == readings.end()) continue;
-      const Pass all = read(way.reading, way.streams, 0, part_, kPassBytes);
-      best = std::max(best, all.bytes / all.seconds);
+      best = std::max(best, read(way, 0, part_, kPassBytes).rate());
     }
   }
   return best;
@@ -68,16 +67,15 @@ double MemoryReader::best(std::span<const simd::Reading> readings) {
 void MemoryReader::read_piece() {
   Way& way = ways_[pieces_ % ways_.size()];
   const std::size_t n = part_ / kPieces;
-  const Pass piece = read(way.reading, way.streams, pieces_++ % kPieces * n, n, kPieceBytes);
-  way.bytes += piece.bytes;
-  way.seconds += piece.seconds;
+  const Pass piece = read(way, pieces_++ % kPieces * n, n, kPieceBytes);
+  way.pieces.bytes += piece.bytes;
+  way.pieces.seconds += piece.seconds;
 }
 
 double MemoryReader::take_pieces() {
   double best = std::numeric_limits<double>::quiet_NaN();
   for (Way& way : ways_) {
-    best = std::fmax(best, way.bytes / way.seconds);  // NaN is no number to fmax
-    way.bytes = way.seconds = 0;
+    best = std::fmax(best, std::exchange(way.pieces, {}).rate());  // NaN is no number to fmax
   }
   return best;
 }

@@ -21,7 +21,7 @@ class MemoryReader {
   MemoryReader(ThreadTeam& team, simd::Isa isa, std::size_t bytes, HugePages huge_pages);
 
   /// Bytes a second of reading all of it, the best of several passes of each way.
-  double best(std::span<const simd::Reading> readings);
+  double best(std::span<const simd::Reading> readings = simd::kReadings);
 
   /// Reads the next piece, an eighth, in the next way.
   void read_piece();
@@ -29,16 +29,17 @@ class MemoryReader {
   double take_pieces();
 
  private:
+  struct Pass {
+    double bytes = 0, seconds = 0;
+    double rate() const { return bytes / seconds; }
+  };
   struct Way {
     simd::Reading reading;
     int streams;
-    double bytes = 0, seconds = 0;  // of the pieces
-  };
-  struct Pass {
-    double bytes, seconds;
+    Pass pieces = {};  // all since take_pieces()
   };
   /// Reads `n` bytes of each thread's part, `first` ones on, as often as it takes to read `least` altogether.
-  Pass read(simd::Reading reading, int streams, std::size_t first, std::size_t n, std::size_t least);
+  Pass read(const Way& way, std::size_t first, std::size_t n, std::size_t least);
 
   ThreadTeam& team_;
   simd::Isa isa_;

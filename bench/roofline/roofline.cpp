@@ -43,9 +43,10 @@ void measure_cpu(Limits& limits, int asked, const Options& options, std::vector<
     return Limit{std::string("peak ") + name + ": " + loop.instruction, "registers", bound,
                  [&limits, &loop, asked] { return limits.operations(loop, asked); }};
   };
+  MemoryReader reader = limits.reader(stream, asked);
   const auto read = [&](const char* name, simd::Reading reading) {
-    return Limit{name, tools::format_bytes(stream), Bound::memory, [&limits, stream, asked, reading] {
-                   return limits.read_bandwidth(stream, asked, {&reading, 1});
+    return Limit{name, tools::format_bytes(stream), Bound::memory, [&reader, reading] {
+                   return reader.best({&reading, 1});
                  }};
   };
   const std::vector<Kernel> kernels =
