@@ -194,24 +194,26 @@ class Builder {
 
   /// One generated token's attention over cached rows of a type, four query heads a key/value head.
   void cached_attention(RowType type) {
-    const KernelTable& kt = kt_;
     constexpr const char* kNames[] = {"f32", "f16", "bf16", "q8_0"};
     constexpr std::int64_t kChunk = 1024;
-    const std::int64_t row = static_cast<std::int64_t>(simd::row_bytes(type, kHeadDim)),
-                       chunks = part_ / row / kChunk / 2;  // keys, and values behind those of all chunks
+    const std::int64_t chunk_bytes =
+        kChunk / simd::kCacheRows * static_cast<std::int64_t>(simd::cache_block_bytes(type, type, kHeadDim));
+    const std::int64_t chunks = part_ / chunk_bytes;
     const auto q = random_floats(kSharing * kHeadDim);
     const auto out = each<float>(kSharing * kHeadDim), maxima = each<float>(kSharing), sums = each<float>(kSharing);
-    const double work = static_cast<double>(2 * row * kChunk * chunks);
-    add(std::string("attend_rows ") + kNames[static_cast<int>(type)], format("%d heads of %d", kSharing, kHeadDim),
-        Bound::memory, work, [=, &kt, stream = stream_, part = part_](int t) {
-          const std::size_t i = static_cast<std::size_t>(t);
-          const std::uint8_t* keys = stream->data() + t * part;
-          for (std::int64_t chunk = 0; chunk < chunks; ++chunk, keys += kChunk * row) {
-            kt.attend_rows({type, type, keys, keys + chunks * kChunk * row, static_cast<std::size_t>(row), kChunk,
-                            kHeadDim},
-                           q->data(), kSharing, 0.125f, out[i]->data(), maxima[i]->data(), sums[i]->data());
-          }
-        });
+    const auto run = [&](std::string name, auto attend_rows) {
+      add(name + ' ' + kNames[static_cast<int>(type)], format("%d heads of %d", kSharing, kHeadDim), Bound::memory,
+          static_cast<double>(chunk_bytes * chunks), [=, stream = stream_, part = part_](int t) {
+            const std::size_t i = static_cast<std::size_t>(t);
+            for (std::int64_t c = 0; c < chunks; ++c) {
+              attend_rows({type, type, stream->data() + t * part + c * chunk_bytes, kChunk, kHeadDim}, q->data(),
+                          kSharing, 0.125f, out[i]->data(), maxima[i]->data(), sums[i]->data());
+            }
+          });
+    };
+    run("attend_rows", kt_.attend_rows);
+    if (kt_.attend_rows_bf16 != kt_.attend_rows && (type == RowType::f16 || type == RowType::bf16))
+      run("attend_rows_bf16", kt_.attend_rows_bf16);
   }
 
   /// Rows of a prompt, four query heads a key/value head, against the last of 8192 keys.

@@ -28,6 +28,8 @@ FASTKV_INLINE I32 pair_bf16(F32 even, F32 odd) {
 }  // namespace
 }  // namespace fastkv::simd
 
+#include "simd/kernels/attention_decode_bf16.inl.hpp"
 #include "simd/kernels/table.inl.hpp"
 
-constinit const fastkv::simd::KernelTable fastkv::simd::kTableAvx512Bf16 = make_table(Isa::avx512_bf16);
+constinit const fastkv::simd::KernelTable fastkv::simd::kTableAvx512Bf16 =
+    make_table(Isa::avx512_bf16, attend_rows_bf16);

@@ -86,17 +86,16 @@ struct ScoreSums {
   FASTKV_INLINE F32 total(int g) const { return kChains == 2 ? of[g][0] + of[g][kChains - 1] : of[g][0]; }
 };
 
-/// Scores of 16 keys, unscaled: a key's sum runs over its dims in order, whatever the other keys. Fetches what lies
-/// `ahead` bytes behind them.
+/// Scores of 16 keys, unscaled: a key's sum runs over its dims in order, whatever the other keys.
 template <RowType T, int Heads>
-FASTKV_INLINE void score_keys(const float* q, const std::uint8_t* at, std::int64_t ahead, int d, F32 (&score)[Heads]) {
+FASTKV_INLINE void score_keys(const float* q, const std::uint8_t* at, int d, F32 (&score)[Heads]) {
   unroll<Heads>([&](auto g) __attribute__((always_inline)) { score[g] = F32::set(0.f); });
   const auto finish = [&](const ScoreSums<Heads>& sums, F32 scale) __attribute__((always_inline)) {
     unroll<Heads>([&](auto g) __attribute__((always_inline)) { score[g] = fma(scale, sums.total(g), score[g]); });
   };
   if constexpr (T == RowType::q8_0) {
     for (int i = 0; i < d; i += 32) {  // scales of 16 keys, then 32 dims
-      fetch<2 * kLanes + 32 * kLanes>(at + ahead);
+      fetch<2 * kLanes + 32 * kLanes>(at + kRowsAhead);
       const F32 scale = F32::from_f16(reinterpret_cast<const std::uint16_t*>(at));
       at += 2 * kLanes;
       ScoreSums<Heads> sums;
@@ -109,7 +108,7 @@ FASTKV_INLINE void score_keys(const float* q, const std::uint8_t* at, std::int64
     ScoreSums<Heads> sums;
     int i = 0;
     for (; i + kTurnDims <= d; i += kTurnDims, at += kTurnDims * kDimBytes) {
-      fetch<kTurnDims * kDimBytes>(at + ahead);
+      fetch<kTurnDims * kDimBytes>(at + kRowsAhead);
       sums.template add<T, kTurnDims>(q, d, at, i);
     }
     for (; i < d; ++i, at += kDimBytes) sums.template add<T, 1>(q, d, at, i);
@@ -123,7 +122,7 @@ void attend_keys_as(const float* q, const std::uint8_t* keys, std::int64_t n, in
   const std::size_t bytes = kLanes * row_bytes(T, d);
   for (std::int64_t j = 0; j < n; j += kLanes, keys += bytes) {
     F32 score[Heads];
-    score_keys<T>(q, keys, kRowsAhead, d, score);
+    score_keys<T>(q, keys, d, score);
     unroll<Heads>([&](auto g) __attribute__((always_inline)) {
       const F32 scaled = score[g] * F32::set(scale);
       float* to = out + g * ldo + j;
@@ -132,12 +131,12 @@ void attend_keys_as(const float* q, const std::uint8_t* keys, std::int64_t n, in
   }
 }
 
-/// The scores of a panel's 16 keys, s [Heads][16].
+/// The scores of a panel's 16 keys, s [Heads][kCacheRows].
 template <RowType T, int Heads>
-void score_panel(const float* q, const std::uint8_t* panel, std::int64_t ahead, int d, float scale, float* s) {
+void score_panel(const void* q, const std::uint8_t* panel, int d, float scale, float* s) {
   F32 score[Heads];
-  score_keys<T>(q, panel, ahead, d, score);
-  unroll<Heads>([&](auto g) __attribute__((always_inline)) { (score[g] * F32::set(scale)).store(s + g * kLanes); });
+  score_keys<T>(static_cast<const float*>(q), panel, d, score);
+  unroll<Heads>([&](auto g) __attribute__((always_inline)) { (score[g] * F32::set(scale)).store(s + g * kCacheRows); });
 }
 
 /// Sums of 16·Chunks dims for each head.
@@ -152,13 +151,13 @@ struct ValueSums {
   FASTKV_INLINE void store(float* acc, int d) const {
     each([&](auto g, auto i) __attribute__((always_inline)) { of[g][i].store(acc + g * d + 16 * i); });
   }
-  /// += weight[g · ldw] · the values at `at`.
+  /// += weight[g · kCacheRows] · the values c .. of `row`.
   template <RowType T>
-  FASTKV_INLINE void add(const std::uint8_t* row, int c, const float* weight, std::int64_t ldw) {
+  FASTKV_INLINE void add(const std::uint8_t* row, int c, const float* weight) {
     F32 v[Chunks];
     load_row<T, Chunks>(row, c, v);
     unroll<Heads>([&](auto g) __attribute__((always_inline)) {
-      const F32 w = F32::set(weight[g * ldw]);
+      const F32 w = F32::set(weight[g * kCacheRows]);
       unroll<Chunks>([&](auto i) __attribute__((always_inline)) { of[g][i] = fma(w, v[i], of[g][i]); });
     });
   }
@@ -172,146 +171,119 @@ struct ValueSums {
   }
 };
 
-/// total += Σ_j p[g·16 + j] · 16·Chunks dims from c of value[j] over j < n ≤ 16. Fetches as many dims of what lies
-/// kRowsAhead behind.
+/// acc[g·d ..] += Σ_j p[g·kCacheRows + j] · the values c .. c+16·Chunks−1 of row j < n; rows of `bytes`, read in pieces
+/// of so many values. Each fetches its part of what lies kRowsAhead behind.
 template <RowType T, int Heads, int Chunks>
-FASTKV_INLINE void add_values(const float* p, const std::uint8_t* values, std::size_t stride, std::int64_t n, int c,
-                              ValueSums<Heads, Chunks>& total) {
+FASTKV_INLINE void add_dims(const float* p, const std::uint8_t* rows, std::size_t bytes, std::int64_t n, int c, int d,
+                            float* acc) {
   // of two rows, in whole lines
   constexpr int kBytes = (2 * 16 * Chunks * (T == RowType::f32 ? 4 : T == RowType::q8_0 ? 1 : 2) + 63) / 64 * 64;
-  const auto add_two = [&](std::int64_t j) __attribute__((always_inline)) {
-    fetch<kBytes>(values + kRowsAhead + c / (16 * Chunks) * kBytes);
-    total.template add<T>(values, c, p + j, kLanes);
-    total.template add<T>(values + stride, c, p + j + 1, kLanes);
-    values += 2 * stride;
-  };
-  if (n == kLanes) {
-    for (int j = 0; j < kLanes; j += 2) add_two(j);
-    return;
-  }
+  ValueSums<Heads, Chunks> total;
+  total.load(acc, d);
   std::int64_t j = 0;
-  for (; j + 2 <= n; j += 2) add_two(j);
-  if (j < n) total.template add<T>(values, c, p + j, kLanes);
+  for (; j + 2 <= n; j += 2, rows += 2 * bytes) {
+    fetch<kBytes>(rows + kRowsAhead + c / (16 * Chunks) * kBytes);
+    total.template add<T>(rows, c, p + j);
+    total.template add<T>(rows + bytes, c, p + j + 1);
+  }
+  if (j < n) total.template add<T>(rows, c, p + j);
+  total.store(acc, d);
 }
 
-/// The sums of Heads heads over values of d dims in memory, acc [Heads, d].
+/// acc [Heads, d] += Σ_j p[g·kCacheRows + j] · value[j] over j < n rows of a block.
 template <RowType T, int Heads>
-struct ValueSumsInMemory {
-  float* acc;
-  int d;
-
-  void add(const float* p, const std::uint8_t* values, std::size_t stride, std::int64_t n) {
+void add_values(const void* weights, const std::uint8_t* values, std::int64_t n, int d, float* acc) {
+  const float* p = static_cast<const float*>(weights);
+  for (int first = 0; first < d; first += kValueDims) {
+    const int dims = value_dims(d, first);
+    const std::size_t bytes = row_bytes(T, dims);
     const auto add_chunks = [&](auto chunks, int c) __attribute__((always_inline)) {
-      ValueSums<Heads, decltype(chunks)::value> total;
-      total.load(acc + c, d);
-      add_values<T>(p, values, stride, n, c, total);
-      total.store(acc + c, d);
+      add_dims<T, Heads, decltype(chunks)::value>(p, values, bytes, n, c, d, acc + first + c);
     };
     int c = 0;
-    for (; c + 16 * kValueChunks <= d; c += 16 * kValueChunks) add_chunks(Index<kValueChunks>{}, c);
-    for (; c + 16 <= d; c += 16) add_chunks(Index<1>{}, c);
+    for (; c + 16 * kValueChunks <= dims; c += 16 * kValueChunks) add_chunks(Index<kValueChunks>{}, c);
+    for (; c + 16 <= dims; c += 16) add_chunks(Index<1>{}, c);
     if constexpr (T != RowType::q8_0) {
-      for (int g = 0; c < d && g < Heads; ++g) {
-        F32 total = load_first(acc + g * d + c, d - c);
+      for (int g = 0; c < dims && g < Heads; ++g) {
+        float* const at = acc + g * d + first + c;
+        F32 total = load_first(at, dims - c);
         for (std::int64_t j = 0; j < n; ++j)
-          total =
-              fma(F32::set(p[g * kLanes + j]), load_row_first<T>(values + std::size_t(j) * stride, c, d - c), total);
-        store_first(total, acc + g * d + c, d - c);
+          total = fma(F32::set(p[g * kCacheRows + j]), load_row_first<T>(values + std::size_t(j) * bytes, c, dims - c),
+                      total);
+        store_first(total, at, dims - c);
       }
     }
+    values += kCacheRows * bytes;
   }
-  void scale(int g, float factor) {
-    for (int i = 0; i < d; ++i) acc[g * d + i] *= factor;
-  }
-};
-/// The same in registers, where they hold d dims: a tenth less work.
-template <RowType T, int Heads>
-struct ValueSumsInRegisters {
-  ValueSums<Heads, kValueChunks> total;
+}
 
-  FASTKV_INLINE void add(const float* p, const std::uint8_t* values, std::size_t stride, std::int64_t n) {
-    add_values<T>(p, values, stride, n, 0, total);
-  }
-  FASTKV_INLINE void scale(int g, float factor) {
-    for (F32& sum : total.of[g]) sum = sum * F32::set(factor);
+/// Weights of a block in float32.
+struct FloatWeights {
+  using Element = float;
+  /// e^x to p, and what was stored.
+  FASTKV_INLINE static F32 put(F32 x, float* p, std::int64_t n) {
+    const F32 weight = n < kLanes ? keep_first(exp(x), n) : exp(x);
+    weight.store(p);
+    return weight;
   }
 };
 
-using ScorePanel = void (*)(const float*, const std::uint8_t*, std::int64_t, int, float, float*);
+/// How a level computes: the scores of a panel, s [Heads][kCacheRows], and a block's weighted values.
+using ScorePanel = void (*)(const void* q, const std::uint8_t* panel, int d, float scale, float* s);
+using AddValues = void (*)(const void* p, const std::uint8_t* values, std::int64_t n, int d, float* acc);
 
-/// An online softmax over a maximum that may be up to kScoreSlack too low. Scores of 16 keys are made one panel before
-/// their values are read: both products are independent, memory is asked for keys and values in turns without a stop,
-/// and where a panel has half a page, those of heads of 64 in 16 bits, the prefetchers of the two start anew at
-/// different times. Two passes, keys and then values of 1,024 rows, came at 85 % of the read loop; this at 100 %,
-/// without being a panel ahead at 93 %.
-template <int Heads, class Sums>
-FASTKV_INLINE void attend_rows_as(const CachedRows& rows, const float* q, float scale, ScorePanel score, Sums& values,
-                                  float* max_out, float* sum_out) {
-  const std::int64_t n = rows.n, panel = std::int64_t(kLanes * row_bytes(rows.k_type, rows.d)),
-                     block = kLanes * std::int64_t(rows.stride), panels = (n + kLanes - 1) / kLanes;
-  const auto* key_bytes = static_cast<const std::uint8_t*>(rows.keys);
-  const auto* value_bytes = static_cast<const std::uint8_t*>(rows.values);
-  alignas(64) float s[2][Heads * kLanes];
-  // of the j-th of so many bytes: where what is read kRowsAhead behind them lies in `next`, negative: before it
-  const auto in_next = [&](std::int64_t j, std::int64_t bytes) { return kRowsAhead - (panels - j) * bytes; };
-  const auto score_of = [&](std::int64_t j) __attribute__((always_inline)) {
-    const std::uint8_t* at = key_bytes + j * panel;
-    const std::int64_t next = in_next(j, panel);
-    score(q, at,
-          next < 0 || !rows.next_keys ? kRowsAhead : static_cast<const std::uint8_t*>(rows.next_keys) + next - at,
-          rows.d, scale, s[j % 2]);
-  };
+/// An online softmax over a maximum that may be up to kScoreSlack too low, block by block: all scores, all weights, all
+/// values, so that the weights of the last panel only are waited for. out [Heads, d].
+template <int Heads, class Weights>
+void attend_blocks(const CachedRows& rows, const void* q, float scale, ScorePanel score, AddValues add, float* out,
+                   float* max_out, float* sum_out) {
+  const std::size_t panel = kLanes * row_bytes(rows.k_type, rows.d),
+                    block = cache_block_bytes(rows.k_type, rows.v_type, rows.d);
+  const auto* at = static_cast<const std::uint8_t*>(rows.blocks);
+  alignas(64) float s[Heads * kCacheRows];
+  alignas(64) typename Weights::Element p[Heads * kCacheRows];
+  std::memset(out, 0, std::size_t(Heads * rows.d) * sizeof(float));
   F32 top[Heads], sum[Heads];
   unroll<Heads>([&](auto g) __attribute__((always_inline)) { top[g] = F32::set(-kInfinity), sum[g] = F32::set(0.f); });
-  score_of(0);
-  for (std::int64_t j = 0; j < panels; ++j) {
-    float* p = s[j % 2];
-    const std::int64_t left = n - j * kLanes < kLanes ? n - j * kLanes : kLanes;
-    F32 x[Heads], above = F32::set(-kInfinity);
+  for (std::int64_t first = 0; first < rows.n; first += kCacheRows, at += block) {
+    const std::int64_t n = rows.n - first < kCacheRows ? rows.n - first : kCacheRows;
+    const std::int64_t panels = (n + kLanes - 1) / kLanes;
+    for (std::int64_t k = 0; k < panels; ++k) {
+      if (fetches_ahead && rows.next && first + kCacheRows >= rows.n) {  // a part of the next ones' begin
+        const std::int64_t part = kRowsAhead / panels / 64 * 64;
+        for (std::int64_t i = 0; i < part; i += 64)
+          _mm_prefetch(static_cast<const char*>(rows.next) + k * part + i, _MM_HINT_T0);
+      }
+      score(q, at + std::size_t(k) * panel, rows.d, scale, s + k * kLanes);
+    }
     unroll<Heads>([&](auto g) __attribute__((always_inline)) {
-      for (std::int64_t i = left; i < kLanes; ++i) p[g * kLanes + i] = p[g * kLanes];
-      x[g] = F32::load(p + g * kLanes);
-      above = max(above, x[g] - top[g]);
+      for (std::int64_t j = n; j < panels * kLanes; ++j) s[g * kCacheRows + j] = s[g * kCacheRows];
     });
+    const auto highest = [&](int g) __attribute__((always_inline)) {
+      F32 x = F32::load(s + g * kCacheRows);
+      for (std::int64_t k = 1; k < panels; ++k) x = max(x, F32::load(s + g * kCacheRows + k * kLanes));
+      return x;
+    };
+    F32 above = F32::set(-kInfinity);
+    unroll<Heads>([&](auto g) __attribute__((always_inline)) { above = max(above, highest(g) - top[g]); });
     if (max(above) > kScoreSlack) [[unlikely]] {
       unroll<Heads>([&](auto g) __attribute__((always_inline)) {
-        const float most = max(x[g]), before = max(top[g]);
+        const float most = max(highest(g)), before = max(top[g]);
         if (!(most - before > kScoreSlack)) return;  // whatever the other heads: results do not depend on the group
         const float factor = exp(before - most);
         top[g] = F32::set(most);
         sum[g] = sum[g] * F32::set(factor);
-        values.scale(g, factor);
+        for (int i = 0; i < rows.d; ++i) out[g * rows.d + i] *= factor;
       });
     }
     unroll<Heads>([&](auto g) __attribute__((always_inline)) {
-      const F32 weight = exp(x[g] - top[g]);
-      weight.store(p + g * kLanes);
-      sum[g] = sum[g] + (left < kLanes ? keep_first(weight, left) : weight);
+      for (std::int64_t j = 0; j < n; j += kLanes)
+        sum[g] = sum[g] + Weights::put(F32::load(s + g * kCacheRows + j) - top[g], p + g * kCacheRows + j, n - j);
     });
-    if (j + 1 < panels) score_of(j + 1);
-    // fetches kRowsAhead in any case: with a distance in a register rows came at 91 % instead of 99
-    values.add(p, value_bytes + j * block, rows.stride, left);
-    if (const std::int64_t next = in_next(j, block); fetches_ahead && next >= 0 && rows.next_values)
-      for (std::int64_t i = 0; i < block; i += 64)
-        _mm_prefetch(static_cast<const char*>(rows.next_values) + next + i, _MM_HINT_T0);
+    add(p, at + kCacheRows * row_bytes(rows.k_type, rows.d), n, rows.d, out);
   }
   unroll<Heads>([&](auto g)
                     __attribute__((always_inline)) { max_out[g] = max(top[g]), sum_out[g] = simd::sum(sum[g]); });
-}
-
-template <RowType V, int Heads>
-void attend_values_as(const CachedRows& rows, const float* q, float scale, ScorePanel score, float* out, float* max,
-                      float* sum) {
-  std::memset(out, 0, std::size_t(Heads * rows.d) * sizeof(float));
-  if (rows.d == 16 * kValueChunks) {
-    ValueSumsInRegisters<V, Heads> values;
-    values.total.load(out, rows.d);
-    attend_rows_as<Heads>(rows, q, scale, score, values, max, sum);
-    values.total.store(out, rows.d);
-  } else {
-    ValueSumsInMemory<V, Heads> values{out, rows.d};
-    attend_rows_as<Heads>(rows, q, scale, score, values, max, sum);
-  }
 }
 
 /// fn(row type as a constant).
@@ -349,16 +321,17 @@ void attend_rows(const CachedRows& rows, const float* q, int group, float scale,
         group - g < kHeads ? group - g : kHeads, [&](auto heads) __attribute__((always_inline)) {
           constexpr int kCount = decltype(heads)::value;
           ScorePanel score = nullptr;
+          AddValues add = nullptr;
           with_type(
               rows.k_type, [&](auto t) __attribute__((always_inline)) {
                 score = score_panel<RowType(decltype(t)::value), kCount>;
               });
-          const std::int64_t at = std::int64_t(g) * rows.d;
           with_type(
               rows.v_type, [&](auto t) __attribute__((always_inline)) {
-                attend_values_as<RowType(decltype(t)::value), kCount>(rows, q + at, scale, score, out + at, max + g,
-                                                                      sum + g);
+                add = add_values<RowType(decltype(t)::value), kCount>;
               });
+          const std::int64_t at = std::int64_t(g) * rows.d;
+          attend_blocks<kCount, FloatWeights>(rows, q + at, scale, score, add, out + at, max + g, sum + g);
         });
   }
 }

@@ -1,5 +1,5 @@
-// All kernel families of one ISA level as a table. Include after a lanes_*.inl.hpp, kWideGroup, kPairsIn16Bits, dot_i8 and
-// dot_bf16.
+// All kernel families of one ISA level as a table. Include after a lanes_*.inl.hpp, kWideGroup, kPairsIn16Bits, dot_i8
+// and dot_bf16.
 #pragma once
 
 #include "simd/isa/tables.hpp"
@@ -15,7 +15,7 @@
 namespace fastkv::simd {
 namespace {
 
-constexpr KernelTable make_table(Isa isa) {
+constexpr KernelTable make_table(Isa isa, decltype(KernelTable::attend_rows_bf16) narrow_rows = attend_rows) {
   return {
       .isa = isa,
       .wide_group = kWideGroup,
@@ -50,6 +50,7 @@ constexpr KernelTable make_table(Isa isa) {
       .decode_row = decode_row,
       .attend_keys = attend_keys,
       .attend_rows = attend_rows,
+      .attend_rows_bf16 = narrow_rows,
   };
 }
 

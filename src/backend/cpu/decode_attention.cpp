@@ -13,15 +13,15 @@ namespace {
 // on the head's rows alone and chunks are joined in order, so that the result does not depend on the threads. An item's
 // begin costs 1 us: with 4096 keys instead of 1024 attention took 5 % less of 8192 rows.
 constexpr std::int64_t kChunk = 1024, kMostChunks = 8;
-static_assert(kChunk % simd::kLanes == 0);
+static_assert(kChunk % simd::kCacheRows == 0);
 std::int64_t chunk_of(std::int64_t rows) { return ceil_div(rows, kChunk * kMostChunks) * kChunk; }
 std::int64_t chunks_of(std::int64_t rows) { return ceil_div(rows, chunk_of(rows)); }
 
 }  // namespace
 
-DecodeAttention::DecodeAttention(const simd::KernelTable& kernels, const AttentionShape& shape, ThreadTeam& team,
-                                 StageClocks& clocks)
-    : kernels_(kernels), shape_(shape), team_(team), clocks_(clocks), work_(team) {}
+DecodeAttention::DecodeAttention(const simd::KernelTable& kernels, const AttentionShape& shape, bool bf16,
+                                 ThreadTeam& team, StageClocks& clocks)
+    : kernels_(kernels), shape_(shape), bf16_(bf16), team_(team), clocks_(clocks), work_(team) {}
 
 void DecodeAttention::begin(std::vector<StepRow> rows, int layers) {
   rows_ = std::move(rows);
@@ -69,18 +69,13 @@ void DecodeAttention::attend(int layer, std::int64_t row, int stored, std::int64
   const std::int64_t d = shape_.d, end = step.visible(layer, stored), most = chunk_of(end), first = chunk * most;
   const int group = readers(cache);
   const std::size_t at = partial(row, stored, chunk, group);
-  simd::CachedRows rows{cache.k_type(),
-                        cache.v_type(),
-                        cache.keys(stored, first),
-                        cache.value(stored, first),
-                        cache.v_stride(),
-                        std::min(end - first, most),
+  simd::CachedRows rows{cache.k_type(), cache.v_type(), cache.blocks(stored, first), std::min(end - first, most),
                         shape_.d};
   // the thread's next item, most likely: the head's next chunk, which lies behind this one, or the next head's first
-  if (first + most >= end && stored + 1 < cache.heads())
-    rows.next_keys = cache.keys(stored + 1, 0), rows.next_values = cache.value(stored + 1, 0);
-  kernels_.attend_rows(rows, narrow.q() + (row * shape_.heads + stored * group) * d, group, shape_.scale,
-                       weighted_.data() + std::int64_t(at) * d, maximum_.data() + at, sum_.data() + at);
+  if (first + most >= end && stored + 1 < cache.heads()) rows.next = cache.blocks(stored + 1, 0);
+  const auto attend_rows = bf16_ ? kernels_.attend_rows_bf16 : kernels_.attend_rows;
+  attend_rows(rows, narrow.q() + (row * shape_.heads + stored * group) * d, group, shape_.scale,
+              weighted_.data() + std::int64_t(at) * d, maximum_.data() + at, sum_.data() + at);
 }
 
 void DecodeAttention::combine(int layer, std::int64_t row, int stored, NarrowLayer& narrow) {

@@ -26,7 +26,9 @@ struct StepRow {
 /// step.
 class DecodeAttention {
  public:
-  DecodeAttention(const simd::KernelTable& kernels, const AttentionShape& shape, ThreadTeam& team, StageClocks& clocks);
+  /// `bf16`: bfloat16 dot products where the level and the cache's types have them, else float32.
+  DecodeAttention(const simd::KernelTable& kernels, const AttentionShape& shape, bool bf16, ThreadTeam& team,
+                  StageClocks& clocks);
 
   /// What follows concerns these rows of models of `layers` layers; their caches have room for them.
   void begin(std::vector<StepRow> rows, int layers);
@@ -49,6 +51,7 @@ class DecodeAttention {
 
   const simd::KernelTable& kernels_;
   AttentionShape shape_;
+  bool bf16_;
   ThreadTeam& team_;
   StageClocks& clocks_;
   SharedWork work_;

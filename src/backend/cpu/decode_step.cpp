@@ -41,7 +41,9 @@ void CpuBackend::decode_step(std::span<const SequenceStep> sequences, const Step
   if (!narrow_ || narrow_->rows() != m)
     narrow_ = std::make_unique<NarrowLayer>(decode_arithmetic_, config_, *team_, *clocks_, LinearUse::decode, m);
   NarrowLayer& narrow = *narrow_;
-  if (!attention_) attention_ = std::make_unique<DecodeAttention>(*arithmetic_.kernels, shape_, *team_, *clocks_);
+  if (!attention_)
+    attention_ = std::make_unique<DecodeAttention>(*arithmetic_.kernels, shape_, decode_arithmetic_.bf16_attention,
+                                                   *team_, *clocks_);
   attention_->begin(std::move(rows), config_.n_layer);
   rope_table(positions, attention_->cos_sin().data());
 

@@ -10,17 +10,6 @@
 
 namespace fastkv::cpu {
 
-namespace {
-
-// Where values begin in their memory: with whole pages of keys a panel, both would come to new pages at the same time,
-// where prefetchers start anew. Float16 rows of 128 came at 87 % of the read loop so, half a page apart at 94 %.
-std::size_t first_value(std::size_t panel_bytes) {
-  constexpr std::size_t kPage = 4096;
-  return panel_bytes % kPage == 0 ? kPage / 2 : 0;
-}
-
-}  // namespace
-
 simd::RowType row_type(CacheType type) {
   switch (type) {
     case CacheType::f32:
@@ -42,9 +31,7 @@ CpuLayerCache::CpuLayerCache(const simd::KernelTable& kernels, const CpuSelectio
     : kernels_(&kernels),
       k_type_(row_type(format.k)),
       v_type_(row_type(format.v)),
-      k_row_bytes_(simd::row_bytes(k_type_, d)),
-      v_stride_(simd::row_bytes(v_type_, d)),
-      values_at_(first_value(simd::kLanes * k_row_bytes_)),
+      block_bytes_(simd::cache_block_bytes(k_type_, v_type_, d)),
       d_(d),
       placement_(placement),
       huge_pages_(huge_pages) {
@@ -54,53 +41,54 @@ CpuLayerCache::CpuLayerCache(const simd::KernelTable& kernels, const CpuSelectio
 
 void CpuLayerCache::allocate(std::int64_t reserve) {
   std::vector<Head> moved = heads_;
-  std::size_t rows = 0;
+  std::size_t blocks = 0;
   for (Head& head : moved) {
-    head.offset = rows;
-    rows += std::size_t(round_up(head.kept + reserve, simd::kLanes));
+    head.first = blocks;
+    blocks += std::size_t(ceil_div(head.kept + reserve, std::int64_t(simd::kCacheRows)));
   }
-  Buffer keys(rows * k_row_bytes_, "key cache", huge_pages_),
-      values(values_at_ + rows * v_stride_, "value cache", huge_pages_);
+  Buffer memory(blocks * block_bytes_, "cache", huge_pages_);
   for (int node = 0; node < placement_.nodes(); ++node) {
-    const Range part = placement_.part(std::int64_t(rows), node);
-    placement_.bind(keys, std::size_t(part.begin) * k_row_bytes_, std::size_t(part.end) * k_row_bytes_, node);
-    placement_.bind(values, values_at_ + std::size_t(part.begin) * v_stride_,
-                    values_at_ + std::size_t(part.end) * v_stride_, node);
+    const Range part = placement_.part(std::int64_t(blocks), node);
+    placement_.bind(memory, std::size_t(part.begin) * block_bytes_, std::size_t(part.end) * block_bytes_, node);
   }
-  for (std::size_t h = 0; keys_ && h < heads_.size(); ++h) {
-    const std::size_t used = std::size_t(length(int(h)));
-    const std::size_t panels = round_up(used, std::size_t(simd::kLanes)) * k_row_bytes_;
-    std::memcpy(keys.as<>() + moved[h].offset * k_row_bytes_, this->keys(int(h), 0), panels);
-    std::memcpy(values.as<>() + values_at_ + moved[h].offset * v_stride_, value(int(h), 0), used * v_stride_);
+  for (std::size_t h = 0; blocks_ && h < heads_.size(); ++h) {
+    const std::size_t used = std::size_t(ceil_div(length(int(h)), std::int64_t(simd::kCacheRows)));
+    std::memcpy(memory.as<>() + moved[h].first * block_bytes_, this->blocks(int(h), 0), used * block_bytes_);
   }
   heads_ = std::move(moved);
-  keys_ = std::move(keys);
-  values_ = std::move(values);
+  blocks_ = std::move(memory);
   reserve_ = reserve;
 }
 
 std::size_t CpuLayerCache::bytes() const {
   std::size_t rows = 0;
   for (int h = 0; h < heads(); ++h) rows += std::size_t(length(h));
-  return rows * (k_row_bytes_ + v_stride_);
+  return rows * (block_bytes_ / simd::kCacheRows);
 }
 
 void CpuLayerCache::read_row(int head, std::int64_t row, float* key_out, float* value_out) const {
-  const std::int64_t lane = row % simd::kLanes;
+  const int at = int(row % simd::kCacheRows), lane = at % simd::kLanes;
+  const std::byte* const block = blocks(head, row);
   std::vector<float> unit(std::size_t(d_), 0.0f), dims(std::size_t(lane + 1));
   for (int i = 0; i < d_; ++i) {  // products with unit vectors are a key's dims
     unit[std::size_t(i)] = 1.0f;
-    kernels_->attend_keys(k_type_, unit.data(), 1, keys(head, row - lane), lane + 1, d_, 1.0f, dims.data(), lane + 1);
+    kernels_->attend_keys(k_type_, unit.data(), 1, block + simd::key_panel_at(k_type_, d_, at), lane + 1, d_, 1.0f,
+                          dims.data(), lane + 1);
     unit[std::size_t(i)] = 0.0f;
     key_out[i] = dims.back();
   }
-  kernels_->decode_row(v_type_, value(head, row), d_, value_out);
+  for (int i = 0; i < d_; i += simd::kValueDims)
+    kernels_->decode_row(v_type_, block + simd::values_at(k_type_, v_type_, d_, at, i), simd::value_dims(d_, i),
+                         value_out + i);
 }
 
 void CpuLayerCache::write_row(int head, std::int64_t row, const float* key, const float* value) const {
-  const std::int64_t lane = row % simd::kLanes;
-  kernels_->encode_key(k_type_, key, d_, keys(head, row - lane), int(lane));
-  kernels_->encode_row(v_type_, value, d_, this->value(head, row));
+  const int at = int(row % simd::kCacheRows);
+  std::byte* const block = blocks(head, row);
+  kernels_->encode_key(k_type_, key, d_, block + simd::key_panel_at(k_type_, d_, at), at % simd::kLanes);
+  for (int i = 0; i < d_; i += simd::kValueDims)
+    kernels_->encode_row(v_type_, value + i, simd::value_dims(d_, i),
+                         block + simd::values_at(k_type_, v_type_, d_, at, i));
 }
 
 std::unique_ptr<CpuLayerCache> store(const simd::KernelTable& kernels, ThreadTeam& team, const AttentionShape& shape,

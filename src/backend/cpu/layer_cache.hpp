@@ -1,4 +1,4 @@
-// The kept K and V rows of one layer on a CPU: per stored head a contiguous run of rows with room for decode.
+// The kept K and V rows of one layer on a CPU: per stored head a contiguous run of blocks with room for decode.
 #pragma once
 
 #include <vector>
@@ -28,32 +28,28 @@ class CpuLayerCache final : public LayerCache {
   int heads() const { return int(heads_.size()); }
   simd::RowType k_type() const { return k_type_; }
   simd::RowType v_type() const { return v_type_; }
-  std::size_t v_stride() const { return v_stride_; }  ///< bytes between rows
-  /// The panel with the keys of rows `row` to row + 15, a multiple of 16.
-  std::byte* keys(int head, std::int64_t row) const {
-    return keys_.as<>() + (heads_[std::size_t(head)].offset + std::size_t(row)) * k_row_bytes_;
-  }
-  std::byte* value(int head, std::int64_t row) const {
-    return values_.as<>() + values_at_ + (heads_[std::size_t(head)].offset + std::size_t(row)) * v_stride_;
+  /// The blocks of simd::kCacheRows rows from the one with `row` on.
+  std::byte* blocks(int head, std::int64_t row) const {
+    return blocks_.as<>() + (heads_[std::size_t(head)].first + std::size_t(row / simd::kCacheRows)) * block_bytes_;
   }
   /// Writes a row that exists: float32 [d], rounded once.
   void write_row(int head, std::int64_t row, const float* key, const float* value) const;
 
  private:
   struct Head {
-    std::size_t offset;  ///< first row, a multiple of 16
-    std::int64_t kept;   ///< rows of the prompt
+    std::size_t first;  ///< block
+    std::int64_t kept;  ///< rows of the prompt
   };
   void allocate(std::int64_t reserve) override;
 
   const simd::KernelTable* kernels_;
   simd::RowType k_type_, v_type_;
-  std::size_t k_row_bytes_, v_stride_, values_at_;
+  std::size_t block_bytes_;
   int d_;
   Placement placement_;
   HugePages huge_pages_;
   std::vector<Head> heads_;
-  Buffer keys_, values_;
+  Buffer blocks_;
 };
 
 /// Copies the rows of `keep` from a layer's K and V, rounded once.
