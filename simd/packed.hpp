@@ -20,6 +20,8 @@ inline constexpr int kGroup = 32;   ///< inputs that share an activation scale; 
 ///   bytes    8 x 64 B: vector j, byte (r, b) = input 4j+b
 ///   bit      1 x 64 B: byte (r, b), bit j = top bit of input 4j+b
 ///   crumbs   2 x 64 B: vector t, byte (r, b), bits 2i, 2i+1 = two bits of input 4(4t+i)+b
+///   sixes    6 x 64 B: vector 3h+i, byte (r, b): low six bits = input 16h+4i+b; top two of i = 0, 1, 2 = bits 4-5, 2-3,
+///            0-1 of input 16h+12+b
 ///
 /// A weight is  w = scale · (q − zero) − min  with q the unsigned integer of the planes:
 enum class Packing : std::uint8_t {
@@ -31,7 +33,7 @@ enum class Packing : std::uint8_t {
   q3_k,    ///< crumbs + bit (·4), zero 4, d·sc per 16, sc = six-bit scale − 32
   q4_k,    ///< nibbles, zero 0, d·sc per 32, dmin·mn per 32
   q5_k,    ///< nibbles + bit, zero 0, d·sc, dmin·mn per 32
-  q6_k,    ///< nibbles + crumbs (·16), zero 32, d·sc per 16
+  q6_k,    ///< sixes, zero 32, d·sc per 16
   iq4_nl,  ///< nibbles through the 16 levels (q = level + 128), zero 128, d
   iq4_xs,  ///< as iq4_nl, 256-blocks, d·sc per 32, sc = six-bit scale − 32
   f32,

@@ -12,16 +12,15 @@ struct Format {
   int scale_group = 32;  ///< inputs of a weight scale; 0: float elements
   bool affine = false;   ///< m (32-blocks) or dmin·mn (256-blocks)
   int zero = 0;
-  bool nibbles = false, bytes = false;
+  bool nibbles = false, bytes = false, sixes = false, crumbs = false;
   int bit = -1;           ///< position of the bit plane's bit in q, −1: none
-  int crumbs = -1;        ///< position of the two-bit plane in q, −1: none
   bool levels = false;    ///< nibbles index the IQ4 levels
   int element_bytes = 0;  ///< of float packings
 
   constexpr bool is_float() const { return scale_group == 0; }
   constexpr bool wide() const { return bytes || levels; }  ///< q may exceed 127
   constexpr int planes_bytes() const {
-    return (nibbles ? 256 : 0) + (bytes ? 512 : 0) + (bit >= 0 ? 64 : 0) + (crumbs >= 0 ? 128 : 0);
+    return (nibbles ? 256 : 0) + (bytes ? 512 : 0) + (sixes ? 384 : 0) + (crumbs ? 128 : 0) + (bit >= 0 ? 64 : 0);
   }
   constexpr int block_bytes() const {
     if (is_float()) return 32 * kLanes * element_bytes;
@@ -44,13 +43,13 @@ constexpr Format format(Packing packing) {
     case Packing::q8_0:
       return {.zero = 128, .bytes = true};
     case Packing::q3_k:
-      return {.block = 256, .scale_group = 16, .zero = 4, .bit = 2, .crumbs = 0};
+      return {.block = 256, .scale_group = 16, .zero = 4, .crumbs = true, .bit = 2};
     case Packing::q4_k:
       return {.block = 256, .affine = true, .nibbles = true};
     case Packing::q5_k:
       return {.block = 256, .affine = true, .nibbles = true, .bit = 4};
     case Packing::q6_k:
-      return {.block = 256, .scale_group = 16, .zero = 32, .nibbles = true, .crumbs = 4};
+      return {.block = 256, .scale_group = 16, .zero = 32, .sixes = true};
     case Packing::iq4_nl:
       return {.zero = 128, .nibbles = true, .levels = true};
     case Packing::iq4_xs:

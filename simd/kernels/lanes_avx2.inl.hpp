@@ -15,6 +15,9 @@ struct PartI {
   __m256i v;
   FASTKV_INLINE static PartI load(const void* p) { return {_mm256_loadu_si256(static_cast<const __m256i_u*>(p))}; }
   FASTKV_INLINE static PartI set(std::int32_t x) { return {_mm256_set1_epi32(x)}; }
+  FASTKV_INLINE static PartI from_i8(const std::int8_t* p) {
+    return {_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i_u*>(p)))};
+  }
   FASTKV_INLINE void store(void* p) const { _mm256_storeu_si256(static_cast<__m256i_u*>(p), v); }
   FASTKV_INLINE void to_i8(std::int8_t* p) const {
     const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
@@ -27,6 +30,7 @@ struct PartI {
 };
 FASTKV_INLINE PartI operator+(PartI a, PartI b) { return {_mm256_add_epi32(a.v, b.v)}; }
 FASTKV_INLINE PartI operator-(PartI a, PartI b) { return {_mm256_sub_epi32(a.v, b.v)}; }
+FASTKV_INLINE PartI operator*(PartI a, PartI b) { return {_mm256_mullo_epi32(a.v, b.v)}; }
 FASTKV_INLINE PartI operator&(PartI a, PartI b) { return {_mm256_and_si256(a.v, b.v)}; }
 FASTKV_INLINE PartI operator|(PartI a, PartI b) { return {_mm256_or_si256(a.v, b.v)}; }
 FASTKV_INLINE PartI operator^(PartI a, PartI b) { return {_mm256_xor_si256(a.v, b.v)}; }
@@ -38,7 +42,13 @@ template <int N>
 FASTKV_INLINE PartI shift_right(PartI x) {
   return {_mm256_srli_epi32(x.v, N)};
 }
-FASTKV_INLINE PartI select(PartI m, PartI a, PartI b) { return {_mm256_blendv_epi8(b.v, a.v, m.v)}; }
+template <int N>
+FASTKV_INLINE PartI shift_right_signed(PartI x) {
+  return {_mm256_srai_epi32(x.v, N)};
+}
+FASTKV_INLINE PartI select(PartI m, PartI a, PartI b) {
+  return {_mm256_or_si256(_mm256_and_si256(m.v, a.v), _mm256_andnot_si256(m.v, b.v))};
+}
 
 struct PartF {
   static constexpr int lanes = 8;

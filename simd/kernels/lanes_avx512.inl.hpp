@@ -16,6 +16,9 @@ struct I32 {
   __m512i v;
   FASTKV_INLINE static I32 load(const void* p) { return {_mm512_loadu_si512(p)}; }
   FASTKV_INLINE static I32 set(std::int32_t x) { return {_mm512_set1_epi32(x)}; }
+  FASTKV_INLINE static I32 from_i8(const std::int8_t* p) {
+    return {_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i_u*>(p)))};
+  }
   FASTKV_INLINE void store(void* p) const { _mm512_storeu_si512(p, v); }
   FASTKV_INLINE void to_i8(std::int8_t* p) const {
     _mm_storeu_si128(reinterpret_cast<__m128i_u*>(p), _mm512_cvtsepi32_epi8(v));
@@ -26,6 +29,7 @@ struct I32 {
 };
 FASTKV_INLINE I32 operator+(I32 a, I32 b) { return {_mm512_add_epi32(a.v, b.v)}; }
 FASTKV_INLINE I32 operator-(I32 a, I32 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+FASTKV_INLINE I32 operator*(I32 a, I32 b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
 FASTKV_INLINE I32 operator&(I32 a, I32 b) { return {_mm512_and_si512(a.v, b.v)}; }
 FASTKV_INLINE I32 operator|(I32 a, I32 b) { return {_mm512_or_si512(a.v, b.v)}; }
 FASTKV_INLINE I32 operator^(I32 a, I32 b) { return {_mm512_xor_si512(a.v, b.v)}; }
@@ -36,6 +40,10 @@ FASTKV_INLINE I32 shift_left(I32 x) {
 template <int N>
 FASTKV_INLINE I32 shift_right(I32 x) {
   return {_mm512_srli_epi32(x.v, N)};
+}
+template <int N>
+FASTKV_INLINE I32 shift_right_signed(I32 x) {
+  return {_mm512_srai_epi32(x.v, N)};
 }
 FASTKV_INLINE I32 select(I32 m, I32 a, I32 b) { return {_mm512_ternarylogic_epi32(m.v, a.v, b.v, 0xca)}; }
 

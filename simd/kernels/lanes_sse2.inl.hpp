@@ -15,6 +15,11 @@ struct PartI {
   __m128i v;
   FASTKV_INLINE static PartI load(const void* p) { return {_mm_loadu_si128(static_cast<const __m128i_u*>(p))}; }
   FASTKV_INLINE static PartI set(std::int32_t x) { return {_mm_set1_epi32(x)}; }
+  FASTKV_INLINE static __m128i bytes_on_top(const void* p) {
+    const __m128i zero = _mm_setzero_si128();
+    return _mm_unpacklo_epi16(zero, _mm_unpacklo_epi8(zero, _mm_cvtsi32_si128(read<std::int32_t>(p))));
+  }
+  FASTKV_INLINE static PartI from_i8(const std::int8_t* p) { return {_mm_srai_epi32(bytes_on_top(p), 24)}; }
   FASTKV_INLINE void store(void* p) const { _mm_storeu_si128(static_cast<__m128i_u*>(p), v); }
   FASTKV_INLINE void to_i8(std::int8_t* p) const {
     const __m128i words = _mm_packs_epi32(v, v);
@@ -29,6 +34,12 @@ struct PartI {
 };
 FASTKV_INLINE PartI operator+(PartI a, PartI b) { return {_mm_add_epi32(a.v, b.v)}; }
 FASTKV_INLINE PartI operator-(PartI a, PartI b) { return {_mm_sub_epi32(a.v, b.v)}; }
+/// The low halves of the products; the baseline multiplies every other lane.
+FASTKV_INLINE PartI operator*(PartI a, PartI b) {
+  const __m128i even = _mm_shuffle_epi32(_mm_mul_epu32(a.v, b.v), 0x08);
+  const __m128i odd = _mm_shuffle_epi32(_mm_mul_epu32(_mm_srli_epi64(a.v, 32), _mm_srli_epi64(b.v, 32)), 0x08);
+  return {_mm_unpacklo_epi32(even, odd)};
+}
 FASTKV_INLINE PartI operator&(PartI a, PartI b) { return {_mm_and_si128(a.v, b.v)}; }
 FASTKV_INLINE PartI operator|(PartI a, PartI b) { return {_mm_or_si128(a.v, b.v)}; }
 FASTKV_INLINE PartI operator^(PartI a, PartI b) { return {_mm_xor_si128(a.v, b.v)}; }
@@ -40,8 +51,10 @@ template <int N>
 FASTKV_INLINE PartI shift_right(PartI x) {
   return {_mm_srli_epi32(x.v, N)};
 }
-
-/// a where the mask m is set, b elsewhere.
+template <int N>
+FASTKV_INLINE PartI shift_right_signed(PartI x) {
+  return {_mm_srai_epi32(x.v, N)};
+}
 FASTKV_INLINE PartI select(PartI m, PartI a, PartI b) {
   return {_mm_or_si128(_mm_and_si128(m.v, a.v), _mm_andnot_si128(m.v, b.v))};
 }
@@ -87,16 +100,9 @@ struct PartF {
   FASTKV_INLINE static PartF from_bf16(const std::uint16_t* p) {
     return {Batch(_mm_castsi128_ps(_mm_slli_epi32(halves(p), 16)))};
   }
-  FASTKV_INLINE static __m128i bytes_on_top(const void* p) {
-    const __m128i zero = _mm_setzero_si128();
-    const __m128i bytes = _mm_cvtsi32_si128(read<std::int32_t>(p));
-    return _mm_unpacklo_epi16(zero, _mm_unpacklo_epi8(zero, bytes));
-  }
-  FASTKV_INLINE static PartF from_i8(const std::int8_t* p) {
-    return {Batch(_mm_cvtepi32_ps(_mm_srai_epi32(bytes_on_top(p), 24)))};
-  }
+  FASTKV_INLINE static PartF from_i8(const std::int8_t* p) { return {Batch(_mm_cvtepi32_ps(PartI::from_i8(p).v))}; }
   FASTKV_INLINE static PartF from_u8(const std::uint8_t* p) {
-    return {Batch(_mm_cvtepi32_ps(_mm_srli_epi32(bytes_on_top(p), 24)))};
+    return {Batch(_mm_cvtepi32_ps(_mm_srli_epi32(PartI::bytes_on_top(p), 24)))};
   }
   FASTKV_INLINE void to_f16(std::uint16_t* p) const { PartI{float_to_half(v)}.to_u16(p); }
 };

@@ -90,7 +90,7 @@ struct Pair {
   FASTKV_INLINE void store(P* p) const {
     lo.store(p), hi.store(p + lanes / 2 * 4 / sizeof(P));
   }
-  // Float vectors from narrow elements, and back.
+  // Float (from_i8: integer too) vectors from narrow elements, and back.
   FASTKV_INLINE static Pair from_f16(const std::uint16_t* p) { return {T::from_f16(p), T::from_f16(p + lanes / 2)}; }
   FASTKV_INLINE static Pair set_f16(std::uint16_t x) { return {T::set_f16(x), T::set_f16(x)}; }
   FASTKV_INLINE static Pair from_bf16(const std::uint16_t* p) { return {T::from_bf16(p), T::from_bf16(p + lanes / 2)}; }
@@ -182,6 +182,15 @@ FASTKV_INLINE Pair<T> shift_left(Pair<T> x) {
 template <int N, class T>
 FASTKV_INLINE Pair<T> shift_right(Pair<T> x) {
   return {shift_right<N>(x.lo), shift_right<N>(x.hi)};
+}
+template <int N, class T>
+FASTKV_INLINE Pair<T> shift_right_signed(Pair<T> x) {
+  return {shift_right_signed<N>(x.lo), shift_right_signed<N>(x.hi)};
+}
+/// a where a bit of m is set, b elsewhere.
+template <class T>
+FASTKV_INLINE Pair<T> select(Pair<T> m, Pair<T> a, Pair<T> b) {
+  return {select(m.lo, a.lo, b.lo), select(m.hi, a.hi, b.hi)};
 }
 /// 1/x within 2^-13.
 template <class T>

@@ -19,8 +19,8 @@ using simd::Packing;
 
 // What the planes of 32 inputs consist of, in order.
 struct Planes {
-  bool nibbles, bytes, crumbs, bit;
-  int crumb_shift, bit_shift;  ///< place of the crumb and of the bit in q
+  bool nibbles = false, bytes = false, sixes = false, crumbs = false, bit = false;
+  int bit_shift = 0;  ///< place of the bit in q
 };
 
 Planes planes_of(Packing packing) {
@@ -28,19 +28,25 @@ Planes planes_of(Packing packing) {
     case Packing::q5_0:
     case Packing::q5_1:
     case Packing::q5_k:
-      return {true, false, false, true, 0, 4};
+      return {.nibbles = true, .bit = true, .bit_shift = 4};
     case Packing::q8_0:
-      return {false, true, false, false, 0, 0};
+      return {.bytes = true};
     case Packing::q3_k:
-      return {false, false, true, true, 0, 2};
+      return {.crumbs = true, .bit = true, .bit_shift = 2};
     case Packing::q6_k:
-      return {true, false, true, false, 4, 0};
+      return {.sixes = true};
     default:
-      return {true, false, false, false, 0, 0};
+      return {.nibbles = true};
   }
 }
 
-int plane_bytes(const Planes& p) { return p.nibbles * 256 + p.bytes * 512 + p.crumbs * 128 + p.bit * 64; }
+int plane_bytes(const Planes& p) {
+  return p.nibbles * 256 + p.bytes * 512 + p.sixes * 384 + p.crumbs * 128 + p.bit * 64;
+}
+
+// Of input k of sixes: its byte, or of the last four of 16, the three that hold two bits each, from `shift` 4 down.
+int six_at(int k, int lane) { return 64 * (k / 16 * 3 + k % 16 / 4) + 4 * lane + k % 4; }
+int two_bits_at(int k, int lane, int shift) { return 64 * (k / 16 * 3 + (4 - shift) / 2) + 4 * lane + k % 4; }
 
 // q[32] of lane `lane` into zeroed planes.
 void write_planes(const Planes& p, const std::uint8_t* q, int lane, std::uint8_t* out) {
@@ -54,10 +60,20 @@ void write_planes(const Planes& p, const std::uint8_t* q, int lane, std::uint8_t
     for (int j = 0; j < 8; ++j) std::memcpy(out + 64 * j + 4 * lane, q + 4 * j, 4);
     out += 512;
   }
+  if (p.sixes) {
+    for (int k = 0; k < 32; ++k) {
+      if (k % 16 < 12) {
+        out[six_at(k, lane)] |= q[k];
+      } else {
+        for (const int shift : {4, 2, 0}) out[two_bits_at(k, lane, shift)] |= std::uint8_t((q[k] >> shift & 3) << 6);
+      }
+    }
+    out += 384;
+  }
   if (p.crumbs) {
     for (int k = 0; k < 32; ++k) {
       const int step = k / 4;
-      out[64 * (step / 4) + 4 * lane + k % 4] |= std::uint8_t(((q[k] >> p.crumb_shift) & 3) << (2 * (step % 4)));
+      out[64 * (step / 4) + 4 * lane + k % 4] |= std::uint8_t((q[k] & 3) << (2 * (step % 4)));
     }
     out += 128;
   }
@@ -80,10 +96,20 @@ void read_planes(const Planes& p, const std::uint8_t* in, int lane, std::uint8_t
     for (int j = 0; j < 8; ++j) std::memcpy(q + 4 * j, in + 64 * j + 4 * lane, 4);
     in += 512;
   }
+  if (p.sixes) {
+    for (int k = 0; k < 32; ++k) {
+      if (k % 16 < 12) {
+        q[k] = in[six_at(k, lane)] & 63;
+      } else {
+        for (const int shift : {4, 2, 0}) q[k] |= std::uint8_t(in[two_bits_at(k, lane, shift)] >> 6 << shift);
+      }
+    }
+    in += 384;
+  }
   if (p.crumbs) {
     for (int k = 0; k < 32; ++k) {
       const int step = k / 4;
-      q[k] |= std::uint8_t(((in[64 * (step / 4) + 4 * lane + k % 4] >> (2 * (step % 4))) & 3) << p.crumb_shift);
+      q[k] |= std::uint8_t((in[64 * (step / 4) + 4 * lane + k % 4] >> (2 * (step % 4))) & 3);
     }
     in += 128;
   }

@@ -59,15 +59,23 @@ inline void write_planes(simd::Packing p, const int (&q)[32][16], std::vector<st
     append([&](int j, int r, int b) { return q[4 * j + b][r]; }, 8);
     return;
   }
+  if (p == q6_k) {
+    append(
+        [&](int v, int r, int b) {
+          const int first = v / 3 * 16, i = v % 3;
+          return q[first + 4 * i + b][r] | (q[first + 12 + b][r] >> (4 - 2 * i) & 3) << 6;
+        },
+        6);
+    return;
+  }
   if (p != q3_k) {
     append([&](int j, int r, int b) { return (q[4 * j + b][r] & 15) | (q[16 + 4 * j + b][r] & 15) << 4; }, 4);
   }
-  if (p == q3_k || p == q6_k) {
-    const int shift = p == q6_k ? 4 : 0;
+  if (p == q3_k) {
     append(
         [&](int t, int r, int b) {
           int byte = 0;
-          for (int i = 0; i < 4; ++i) byte |= (q[4 * (4 * t + i) + b][r] >> shift & 3) << 2 * i;
+          for (int i = 0; i < 4; ++i) byte |= (q[4 * (4 * t + i) + b][r] & 3) << 2 * i;
           return byte;
         },
         2);
