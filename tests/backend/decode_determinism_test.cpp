@@ -1,7 +1,9 @@
-// Decode on any number of threads: bitwise the same logits, also where a head's keys are split into several items.
+// Decode on any number of threads, whether kernels fetch ahead or not: bitwise the same logits, also where a head's
+// keys are split into several items.
 #include <gtest/gtest.h>
 
 #include "cache/kv_cache.hpp"
+#include "support/fetches_ahead.hpp"
 #include "support/random_model.hpp"
 
 namespace fastkv::test {
@@ -16,7 +18,9 @@ TEST_P(DecodeDeterminism, LogitsForAnyNumberOfThreads) {
   std::vector<std::int32_t> positions;
   for (std::int64_t i = 0; i < n; ++i) positions.push_back(std::int32_t(i));
   std::vector<float> expected;
-  for (const int threads : {1, 2, 3, 5}) {
+  for (const auto& [threads, fetching] :
+       {std::pair{1, false}, {1, true}, {2, false}, {2, true}, {3, true}, {5, false}}) {
+    const FetchesAhead scope(fetching);
     EngineOptions options;
     options.threads = options.threads_batch = threads;
     options.compute = GetParam();
@@ -40,8 +44,8 @@ TEST_P(DecodeDeterminism, LogitsForAnyNumberOfThreads) {
       cache.advance(1);
       found.insert(found.end(), logits.begin(), logits.end());
     }
-    if (threads == 1) expected = found;
-    EXPECT_EQ(found, expected) << threads << " threads";
+    if (expected.empty()) expected = found;
+    EXPECT_EQ(found, expected) << threads << " threads, " << (fetching ? "fetching ahead" : "not fetching ahead");
   }
 }
 

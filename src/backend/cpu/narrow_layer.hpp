@@ -38,9 +38,11 @@ class NarrowLayer {
     const PackedTensor* w[3] = {};
     int matrices = 0;
     bool paired = false;
+    int sides = 2;           ///< runs of a matrix in an item: two side by side, or one
     std::int64_t each = 0;   ///< panels of a run of an item at most
     std::int64_t items = 0;  ///< of all matrices
 
+    std::int64_t items_of(const PackedTensor& matrix) const;
     bool floats() const;  ///< whether one has float weights
   };
   Phase projections(const LayerWeights& layer, bool with_kv);
@@ -58,7 +60,7 @@ class NarrowLayer {
 
  private:
   /// Two runs of panels that a thread reads side by side, of one item or several neighbours: of both halves of its
-  /// share of a matrix, or of paired ones.
+  /// share of a matrix, or of paired ones. Or one run.
   struct Item {
     std::int64_t items;
     int matrix;  ///< index into Phase::w of the first run's

@@ -20,6 +20,7 @@
 
 #include "simd/kernels.hpp"
 #include "support/compare.hpp"
+#include "support/fetches_ahead.hpp"
 
 namespace fastkv::simd {
 
@@ -58,18 +59,6 @@ class Aligned {
 
 /// Sizes around the widths of vectors.
 inline const std::vector<int> kSizes = {1, 2, 15, 16, 17, 31, 32, 33, 47, 48, 63, 64, 65, 127, 128, 130};
-
-/// Kernels as on a CPU that fetches ahead, or as on one that does not, whatever this one does.
-class FetchesAhead {
- public:
-  explicit FetchesAhead(bool on) : before_(std::exchange(simd::fetches_ahead, on)) {}
-  ~FetchesAhead() { simd::fetches_ahead = before_; }
-  FetchesAhead(const FetchesAhead&) = delete;
-  FetchesAhead& operator=(const FetchesAhead&) = delete;
-
- private:
-  bool before_;
-};
 
 class KernelTest : public testing::TestWithParam<simd::Isa> {
  protected:
