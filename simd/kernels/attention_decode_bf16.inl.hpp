@@ -7,7 +7,8 @@ namespace fastkv::simd {
 namespace {
 
 /// Float16 becomes bfloat16 by a shift, which keeps the exponent field, whose bias is 112 less: values come out 2^-112
-/// times what they are, and what they are multiplied by is 2^112 times what it is.
+/// times what they are. Weights make up for it, 2^112 times what they are; queries, which may be larger, for half of
+/// it.
 template <RowType T>
 inline constexpr int kExponentBehind = T == RowType::f16 ? 112 : 0;
 
@@ -36,9 +37,9 @@ FASTKV_INLINE F32 dot_bf16_with(F32 acc, I32 w, const std::uint16_t* a) {
   return {Batch(sum)};
 }
 
-/// q [Heads, d] bfloat16, with the scale.
+/// q [Heads, d] bfloat16.
 template <RowType T, int Heads>
-void score_panel_bf16(const void* queries, const std::uint8_t* panel, int d, float, float* s) {
+void score_panel_bf16(const void* queries, const std::uint8_t* panel, int d, float scale, float* s) {
   const auto* q = static_cast<const std::uint16_t*>(queries);
   F32 sum[Heads][kChains];
   unroll<Heads>([&](auto g) __attribute__((always_inline)) {
@@ -54,7 +55,9 @@ void score_panel_bf16(const void* queries, const std::uint8_t* panel, int d, flo
       });
     });
   }
-  unroll<Heads>([&](auto g) __attribute__((always_inline)) { (sum[g][0] + sum[g][1]).store(s + g * kCacheRows); });
+  unroll<Heads>([&](auto g) __attribute__((always_inline)) {
+    ((sum[g][0] + sum[g][1]) * F32::set(scale)).store(s + g * kCacheRows);
+  });
 }
 
 /// acc[g·d ..] += Σ_j p[g·kCacheRows + j] · the values c .. c+16·Chunks−1 of row j < n, rows of `bytes`.
@@ -123,9 +126,10 @@ void attend_rows_bf16(const CachedRows& rows, const float* q, int group, float s
             constexpr int kCount = decltype(heads)::value;
             const std::int64_t at = std::int64_t(g) * rows.d, all = kCount * rows.d;
             alignas(64) std::uint16_t narrow_q[kCount * 256];
-            const F32 factor = F32::set(scale * __builtin_ldexpf(1, kExponentBehind<T>));
+            const float half = __builtin_ldexpf(1, kExponentBehind<T> / 2);
+            const F32 factor = F32::set(scale * half);
             for (std::int64_t i = 0; i < all; i += kLanes) store_bf16(F32::load(q + at + i) * factor, narrow_q + i);
-            attend_blocks<kCount, NarrowWeights<kExponentBehind<T>>>(rows, narrow_q, 1.f, score_panel_bf16<T, kCount>,
+            attend_blocks<kCount, NarrowWeights<kExponentBehind<T>>>(rows, narrow_q, half, score_panel_bf16<T, kCount>,
                                                                      add_values_bf16<T, kCount>, out + at, max + g,
                                                                      sum + g);
           });

@@ -300,12 +300,12 @@ TEST_P(Attention, Bfloat16TakesHalvesAsTheyRound) {
       std::memcpy(block.data() + simd::values_at(RowType::f16, RowType::f16, d, 0, 0) + 2 * i, &half, 2);
     }
     const int one = integer(0, d - 1);
-    q[std::size_t(one)] = 3;
+    q[std::size_t(one)] = 3 * 0x1p20f;
     float out[d], max, sum;
     kernels().attend_rows_bf16({RowType::f16, RowType::f16, block.data(), 1, d}, q.data(), 1, 0.5f, out, &max, &sum);
     q[std::size_t(one)] = 0;
     ASSERT_EQ(sum, 1);
-    ASSERT_EQ(max, 1.5 * narrowed(RowType::f16, half_value(std::uint16_t(first + one)))) << first + one;
+    ASSERT_EQ(max, 1.5 * 0x1p20 * narrowed(RowType::f16, half_value(std::uint16_t(first + one)))) << first + one;
     for (int i = 0; i < d; ++i)
       ASSERT_EQ(out[i], narrowed(RowType::f16, half_value(std::uint16_t(first + i)))) << first + i;
   }
