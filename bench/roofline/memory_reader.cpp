@@ -17,7 +17,7 @@ namespace {
 
 constexpr int kPasses = 3;
 constexpr std::size_t kLeast = std::size_t{1} << 20, kMost = std::size_t{1} << 30;
-constexpr std::size_t kPieces = 8;
+constexpr std::size_t kPieces = 2;
 constexpr std::size_t kStep = 1024 * kPieces;               // of a piece each of the streams has whole turns
 constexpr std::size_t kItemBytes = std::size_t{128} << 10;  // what a thread may have left when the others are done
 // bytes that take measurable time
@@ -47,7 +47,7 @@ MemoryReader::MemoryReader(ThreadTeam& team, simd::Isa isa, std::size_t bytes, H
 MemoryReader::Pass MemoryReader::read(const Way& way, std::size_t first, std::size_t n, std::size_t least) {
   const std::size_t times = std::max<std::size_t>(1, least / (n * threads_));
   // Items of the threads' parts, each part `times` over. A thread that is done takes others' as decode does: in halves
-  // of their own, two Zen 4 cores beside other guests read 5 to 15 % slower than decode did.
+  // of their own, two Zen 4 cores beside other guests read up to 15 % slower than decode did.
   const auto per = ceil_div(static_cast<std::int64_t>(n), static_cast<std::int64_t>(kItemBytes)),
              run = per * static_cast<std::int64_t>(times);
   SharedWork work(team_);

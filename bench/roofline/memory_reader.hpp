@@ -23,7 +23,7 @@ class MemoryReader {
   /// Bytes a second of reading all of it, the best of several passes of each way.
   double best(std::span<const simd::Reading> readings = simd::kReadings);
 
-  /// Reads the next piece, an eighth, in the next way.
+  /// Reads the next piece, a half, in the next way.
   void read_piece();
   /// Bytes a second of the best way over its pieces since the last call; NaN if there were none.
   double take_pieces();
