@@ -20,12 +20,6 @@ FASTKV_INLINE I32 narrow_words(I32 words) {
   const __m512i shifted = _mm512_mulhrs_epi16(words.v, _mm512_set1_epi16(1 << 12));
   return {_mm512_and_si512(shifted, _mm512_set1_epi16(short(0x8fff)))};
 }
-/// Words r and 16 + r to lane r.
-FASTKV_INLINE I32 zip_halves(I32 words) {
-  alignas(64) static constexpr std::int16_t kZip[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                                                        8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-  return {_mm512_permutexvar_epi16(_mm512_load_si512(kZip), words.v)};
-}
 /// 16 words from each address.
 FASTKV_INLINE I32 load_halves(const std::uint8_t* lo, const std::uint8_t* hi) {
   return {_mm512_inserti64x4(_mm512_castsi256_si512(F32::words(lo)), F32::words(hi), 1)};
