@@ -132,7 +132,7 @@ FASTKV_INLINE I32 dot_part(const std::uint8_t* planes, const std::int8_t* q, std
     else
       dot = dot_i8<kFormat<P>.wide()>(dot, codes<P, j>(planes), inputs);
   });
-  if constexpr (kHigh < P >> 0) dot = dot + shift_right_signed<kHigh<P>>(high);
+  if constexpr (kHigh<P> != 0) dot = dot + shift_right_signed<kHigh<P>>(high);
   return dot;
 }
 

@@ -56,13 +56,15 @@ FASTKV_INLINE I32 codes(const std::uint8_t* planes) {
 /// Where the codes of some steps lie at the top of a byte, their products with inputs are summed as they are, 2^kHigh
 /// times what they should be, and the sum is shifted: it saves a shift of each. 0: nowhere, or the level's products of
 /// such bytes would not fit.
+constexpr int high_shift(const Format& f) {
+  if (kPairsIn16Bits) return 0;
+  if (f.sixes) return 2;
+  return f.nibbles && f.bit < 0 && !f.levels ? 4 : 0;
+}
 template <Packing P>
-inline constexpr int kHigh = kPairsIn16Bits                                                  ? 0
-                             : kFormat<P>.sixes                                              ? 2
-                             : kFormat<P>.nibbles&& kFormat<P>.bit < 0 && !kFormat<P>.levels ? 4
-                                                                                             : 0;
+inline constexpr int kHigh = high_shift(kFormat<P>);
 template <Packing P, int J>
-inline constexpr bool kIsHigh = kHigh<P> == 2 ? J % 4 == 3 : kHigh<P> == 4 && J >= 4;
+inline constexpr bool kIsHigh = kHigh<P> != 0 && (kFormat<P>.sixes ? J % 4 == 3 : J >= 4);
 /// codes<P, J> · 2^kHigh<P>.
 template <Packing P, int J>
 FASTKV_INLINE I32 high_codes(const std::uint8_t* planes) {

@@ -84,7 +84,7 @@ CpuBackend::CpuBackend(const EngineOptions& options, const ModelConfig& config, 
   if (arithmetic_.compute == Compute::f32 && options.gemm != Gemm::native) arithmetic_.blas = &OpenBlas::load(isa);
   decode_arithmetic_ = arithmetic_;
   decode_arithmetic_.compute = resolve_decode_compute(options.compute, arithmetic_.compute, tensors);
-  // the vector instruction, which Intel's tiles do not make faster
+  // a single row takes the vector instruction also where tiles are faster
   decode_arithmetic_.bf16_attention = arithmetic_.bf16_attention && simd::fast_bf16_dots();
 
   weight_bytes_ = Weights::packed_bytes(tensors);

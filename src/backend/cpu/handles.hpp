@@ -25,8 +25,8 @@ struct CpuHidden final : Hidden {
   std::int64_t n() const override { return std::int64_t(original.size()); }
   std::vector<std::int32_t> positions() const override { return original; }
   std::vector<std::int32_t> original;  ///< [n] each row's position
-  Array<float> x;                      ///< [n, D]
-  Array<float> cos_sin;                ///< [n][d/2][2] of each row's position
+  Array<float> x;        ///< [n, D]
+  Array<float> cos_sin;  ///< [n][d/2][2] of each row's position
   /// What the last layer's K and V lay in, for the next layer of as many rows: fresh pages cost more than their
   /// contents.
   std::shared_ptr<LayerKv> spare = std::make_shared<LayerKv>();
