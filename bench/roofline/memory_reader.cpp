@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "bench/roofline/limits.hpp"
-#include "core/round.hpp"
 #include "runtime/shared_work.hpp"
 
 namespace fastkv::bench {
@@ -48,7 +47,7 @@ MemoryReader::Pass MemoryReader::read(const Way& way, std::size_t first, std::si
   const std::size_t times = std::max<std::size_t>(1, least / (n * threads_));
   // Items of the threads' parts, each part `times` over. A thread that is done takes others' as decode does: in halves
   // of their own, two Zen 4 cores beside other guests read up to 15 % slower than decode did.
-  const auto per = ceil_div(static_cast<std::int64_t>(n), static_cast<std::int64_t>(kItemBytes)),
+  const auto per = static_cast<std::int64_t>((n + kItemBytes - 1) / kItemBytes),
              run = per * static_cast<std::int64_t>(times);
   SharedWork work(team_);
   const double seconds = seconds_on(team_, [&](int thread) {
