@@ -15,6 +15,9 @@ inline constexpr int kGroup = 32;   ///< inputs that share an activation scale; 
 ///   256-blocks   [d f16 x16] [dmin f16 x16]?  [sc int8 x16] per 16 or 32 inputs  [mn u8 x16]? per 32  8 x planes
 ///   float        [k 0..31][16 lanes] elements
 ///
+/// d without m or dmin stands at the end of a panel's blocks 0, 2, … and at the begin of 1, 3, …: two of them share a
+/// line of 64 bytes, and all else lies on whole lines.
+///
 /// planes of 32 inputs, in bytes of (lane r, b < 4); "step" j < 8 covers inputs 4j .. 4j+3:
 ///   nibbles  4 x 64 B: vector j < 4, byte (r, b): low half = input 4j+b, high half = input 16+4j+b
 ///   bytes    8 x 64 B: vector j, byte (r, b) = input 4j+b
@@ -51,6 +54,16 @@ struct PackingInfo {
   int zero;           ///< the zero point
 };
 const PackingInfo& info(Packing packing);  // simd/packed.cpp
+
+/// From a panel's block to its d, and to the first of m, sc and planes.
+struct BlockOffsets {
+  int d, rest;
+};
+constexpr BlockOffsets block_offsets(int block_bytes, bool affine, bool odd) {
+  constexpr int kHalves = 2 * kLanes;
+  if (affine || odd) return {0, kHalves};
+  return {block_bytes - kHalves, 0};
+}
 
 /// Bytes of one panel with `k` inputs (a multiple of the block).
 inline std::size_t panel_bytes(Packing packing, std::int64_t k) {

@@ -22,6 +22,12 @@ inline constexpr std::int64_t kTurn = kFormat<P>.is_float() ? 256
 template <Packing P>
 inline constexpr std::int64_t kBlockTurns = kFormat<P>.is_float() ? 1 : kFormat<P>.block / kGroup;
 
+/// Whether a turn of a panel is in block 1, 3, … of it.
+template <Packing P>
+FASTKV_INLINE bool is_odd(std::int64_t turn) {
+  return (turn & kBlockTurns<P>) != 0;
+}
+
 /// How far ahead of its use a byte is fetched. On two Granite Rapids cores q4_0 came at 98 % of the read loop with
 /// 2048, 101 % with 2304 or 2592, 97 % with 3168; q6_k at 99, 101 and 98 %; bf16 at 90 % with 1536, 97 % with 2304.
 /// q8_0, whose turns are 8.5 lines, at 87 % with 2176 and 93 % with 768; f32 at 75 to 93 % and 90 %.
@@ -86,7 +92,7 @@ struct BlockSums {
 };
 
 /// product(block, turn of the block, turn of the panel, sums) for the next `count` turns of each stream, by turns, and
-/// end(block, sums, sum of the panel) after each block; whole blocks.
+/// end(block, its first turn, sums, sum of the panel) after each block; whole blocks.
 template <Packing P, class Sums, class Product, class End, class... Streams>
 FASTKV_INLINE void advance(std::int64_t count, Product&& product, End&& end, Streams&... streams) {
   constexpr int kStreams = sizeof...(Streams);
@@ -109,7 +115,7 @@ FASTKV_INLINE void advance(std::int64_t count, Product&& product, End&& end, Str
       unroll<kStreams>([&](auto i) __attribute__((always_inline)) { product(at[i], g, turn[i] + t + g, sums[i]); });
     }
     unroll<kStreams>([&](auto i) __attribute__((always_inline)) {
-      end(at[i], sums[i], sum[i]);
+      end(at[i], turn[i] + t, sums[i], sum[i]);
       at[i] += kBlockBytes<P>;
     });
   }
@@ -121,16 +127,15 @@ FASTKV_INLINE void advance(std::int64_t count, Product&& product, End&& end, Str
 
 /// Σ q·(w − zero) of one scale's inputs, exact; `sum` = Σ q.
 template <Packing P, int Part>
-FASTKV_INLINE I32 dot_part(const std::uint8_t* planes, const std::int8_t* q, std::int32_t sum) {
+FASTKV_INLINE I32 dot_part(const Planes<P>& planes, const std::int8_t* q, std::int32_t sum) {
   constexpr int kSteps = 8 / Block<P>::parts;
   I32 dot = I32::set(-kFormat<P>.zero * sum), high = I32::set(0);
   unroll<kSteps>([&](auto step) __attribute__((always_inline)) {
     constexpr int j = Part * kSteps + decltype(step)::value;
-    const I32 inputs = I32::set(read<std::int32_t>(q + 4 * j));
     if constexpr (kIsHigh<P, j>)
-      high = dot_i8<true>(high, high_codes<P, j>(planes), inputs);
+      high = dot_i8<true>(high, high_codes<P, j>(planes), q + 4 * j);
     else
-      dot = dot_i8<kFormat<P>.wide()>(dot, codes<P, j>(planes), inputs);
+      dot = dot_i8<kFormat<P>.wide()>(dot, codes<P, j>(planes), q + 4 * j);
   });
   if constexpr (kHigh<P> != 0) dot = dot + shift_right_signed<kHigh<P>>(high);
   return dot;
@@ -144,14 +149,15 @@ template <Packing P, class... Streams>
   constexpr Format f = kFormat<P>;
   const auto product = [&](const std::uint8_t* at, int g, std::int64_t turn, BlockSums& sums)
       __attribute__((always_inline)) {
-    const Block<P> block(at);
+    const Block<P> block(at, is_odd<P>(turn));
+    const Planes<P> planes(block.planes(g));
     const std::int8_t* q = a.q + turn * kGroup;
     const std::int32_t* halves = a.sum + 2 * turn;
     const std::int32_t sum = halves[0] + halves[1];
     I32 dot = I32::set(0);
     unroll<Block<P>::parts>([&](auto part) __attribute__((always_inline)) {
       constexpr int kPart = decltype(part)::value;
-      const I32 one = dot_part<P, kPart>(block.planes(g), q, Block<P>::parts == 1 ? sum : halves[kPart]);
+      const I32 one = dot_part<P, kPart>(planes, q, Block<P>::parts == 1 ? sum : halves[kPart]);
       if constexpr (f.block == 32)
         dot = one;
       else
@@ -164,8 +170,9 @@ template <Packing P, class... Streams>
       sums.m = f.block == 32 ? inputs : fma(F32::from_u8(block.mn + g * kLanes), inputs, sums.m);
     }
   };
-  const auto end = [](const std::uint8_t* at, const BlockSums& sums, F32& sum) __attribute__((always_inline)) {
-    const Block<P> block(at);
+  const auto end =
+      [](const std::uint8_t* at, std::int64_t turn, const BlockSums& sums, F32& sum) __attribute__((always_inline)) {
+    const Block<P> block(at, is_odd<P>(turn));
     sum = fma(sums.d, block.d, sum);
     if constexpr (kFormat<P>.affine) sum = fma(sums.m, block.m, sum);
   };
@@ -185,11 +192,11 @@ template <Packing P, class... Streams>
       });
     } else {
       alignas(64) float weights[kGroup * kLanes];
-      decode_group<P>(Block<P>(at), g, weights);
+      decode_group<P>(Block<P>(at, is_odd<P>(turn)), g, weights);
       for (int i = 0; i < kGroup; ++i) sum.all = fma(F32::set(inputs[i]), F32::load(weights + i * kLanes), sum.all);
     }
   };
-  const auto end = [](const std::uint8_t*, const Sum& block, F32& sum) __attribute__((always_inline)) {
+  const auto end = [](const std::uint8_t*, std::int64_t, const Sum& block, F32& sum) __attribute__((always_inline)) {
     sum = sum + block.all;
   };
   advance<P, Sum>(count, product, end, streams...);

@@ -27,28 +27,27 @@ FASTKV_INLINE I32 move_bits(I32 v, int mask) {
   return v & byte_mask(mask << To);
 }
 
+/// The planes of a group of 32 inputs.
+template <Packing P>
+using Planes = Vectors<I32, kFormat<P>.planes_bytes() / 64>;
+
 /// q of step J (inputs 4J .. 4J+3 of 16 rows), unsigned bytes.
 template <Packing P, int J>
-FASTKV_INLINE I32 codes(const std::uint8_t* planes) {
+FASTKV_INLINE I32 codes(const Planes<P>& planes) {
   if constexpr (kFormat<P>.bytes) {
-    return I32::load(planes + 64 * J);
+    return nth<J>(planes);
   } else if constexpr (kFormat<P>.sixes) {
-    const auto bits = [&](auto i) __attribute__((always_inline)) { return I32::load(planes + 64 * (J / 4 * 3 + i)); };
-    if constexpr (J % 4 < 3) return bits(J % 4) & byte_mask(0x3f);
-    return move_bits<6, 4>(bits(0), 3) | move_bits<6, 2>(bits(1), 3) | move_bits<6, 0>(bits(2), 3);
+    constexpr int kHalf = J / 4 * 3;
+    if constexpr (J % 4 < 3) return nth<kHalf + J % 4>(planes) & byte_mask(0x3f);
+    return move_bits<6, 4>(nth<kHalf>(planes), 3) | move_bits<6, 2>(nth<kHalf + 1>(planes), 3) |
+           move_bits<6, 0>(nth<kHalf + 2>(planes), 3);
   } else {
+    constexpr int kCrumbs = kFormat<P>.nibbles ? 4 : 0, kBit = kCrumbs + (kFormat<P>.crumbs ? 2 : 0);
     I32 q = I32::set(0);
-    const std::uint8_t* plane = planes;
-    if constexpr (kFormat<P>.nibbles) {
-      q = move_bits < J < 4 ? 0 : 4, 0 > (I32::load(plane + 64 * (J % 4)), 0x0f);
-      plane += 256;
-    }
+    if constexpr (kFormat<P>.nibbles) q = move_bits<(J < 4 ? 0 : 4), 0>(nth<J % 4>(planes), 0x0f);
     if constexpr (kFormat<P>.levels) q = lookup16(kIq4Levels, q);
-    if constexpr (kFormat<P>.crumbs) {
-      q = q | move_bits<2 * (J % 4), 0>(I32::load(plane + 64 * (J / 4)), 3);
-      plane += 128;
-    }
-    if constexpr (kFormat<P>.bit >= 0) q = q | move_bits<J, kFormat<P>.bit>(I32::load(plane), 1);
+    if constexpr (kFormat<P>.crumbs) q = q | move_bits<2 * (J % 4), 0>(nth<kCrumbs + J / 4>(planes), 3);
+    if constexpr (kFormat<P>.bit >= 0) q = q | move_bits<J, kFormat<P>.bit>(nth<kBit>(planes), 1);
     return q;
   }
 }
@@ -67,12 +66,12 @@ template <Packing P, int J>
 inline constexpr bool kIsHigh = kHigh<P> != 0 && (kFormat<P>.sixes ? J % 4 == 3 : J >= 4);
 /// codes<P, J> · 2^kHigh<P>.
 template <Packing P, int J>
-FASTKV_INLINE I32 high_codes(const std::uint8_t* planes) {
+FASTKV_INLINE I32 high_codes(const Planes<P>& planes) {
   static_assert(kIsHigh<P, J>);
-  if constexpr (kFormat<P>.nibbles) return I32::load(planes + 64 * (J - 4)) & byte_mask(0xf0);
-  const std::uint8_t* half = planes + 192 * (J / 4);
-  const I32 most = select(byte_mask(0xc0), I32::load(half), shift_right<2>(I32::load(half + 64)));
-  return select(byte_mask(0xf0), most, shift_right<4>(I32::load(half + 128))) & byte_mask(0xfc);
+  if constexpr (kFormat<P>.nibbles) return nth<J - 4>(planes) & byte_mask(0xf0);
+  constexpr int kHalf = J / 4 * 3;
+  const I32 most = select(byte_mask(0xc0), nth<kHalf>(planes), shift_right<2>(nth<kHalf + 1>(planes)));
+  return select(byte_mask(0xf0), most, shift_right<4>(nth<kHalf + 2>(planes))) & byte_mask(0xfc);
 }
 
 /// One block of 16 rows: its parts found, its half-precision factors converted once.
@@ -86,10 +85,12 @@ struct Block {
   const std::uint8_t* mn;
   const std::uint8_t* first;
 
-  FASTKV_INLINE explicit Block(const std::uint8_t* p)
-      : d(F32::from_f16(reinterpret_cast<const std::uint16_t*>(p))),
-        m(f.affine ? F32::from_f16(reinterpret_cast<const std::uint16_t*>(p + 32)) : F32::set(0.f)),
-        sc(reinterpret_cast<const std::int8_t*>(p + (f.affine ? 64 : 32))),
+  /// Block 1, 3, … of its panel: `odd`.
+  FASTKV_INLINE Block(const std::uint8_t* p, bool odd) : Block(p, block_offsets(f.block_bytes(), f.affine, odd)) {}
+  FASTKV_INLINE Block(const std::uint8_t* p, BlockOffsets at)
+      : d(F32::from_f16(reinterpret_cast<const std::uint16_t*>(p + at.d))),
+        m(f.affine ? F32::from_f16(reinterpret_cast<const std::uint16_t*>(p + at.rest)) : F32::set(0.f)),
+        sc(reinterpret_cast<const std::int8_t*>(p + at.rest + (f.affine ? 32 : 0))),
         mn(reinterpret_cast<const std::uint8_t*>(sc) + 256 / f.scale_group * kLanes),
         first(f.block == 32 ? reinterpret_cast<const std::uint8_t*>(sc) : mn + (f.affine ? 8 * kLanes : 0)) {}
   FASTKV_INLINE const std::uint8_t* planes(int group) const { return first + group * f.planes_bytes(); }
@@ -115,7 +116,7 @@ FASTKV_INLINE F32 biased_byte(I32 v) {
 /// needs float weights goes through 2 KiB of L1 rather than through its own copy of the decoder.
 template <Packing P>
 [[gnu::noinline]] void decode_group(const Block<P>& block, int group, float* out) {
-  const std::uint8_t* planes = block.planes(group);
+  const Planes<P> planes(block.planes(group));
   const F32 zero = F32::set(0x1p23f + float(kFormat<P>.zero));
   const F32 min = kFormat<P>.affine ? block.min(group) : F32::set(0.f);
   unroll<8>([&](auto j) __attribute__((always_inline)) {
@@ -149,7 +150,7 @@ FASTKV_INLINE void for_groups(const void* panel, std::int64_t k32, Fn&& fn) {
       }
       fn(k, weights);
     } else {
-      const Block<P> block(p);
+      const Block<P> block(p, k / kFormat<P>.block % 2 != 0);
       for (int g = 0; g < Block<P>::groups; ++g) {
         decode_group<P>(block, g, weights);
         fn(k + 32 * g, weights);

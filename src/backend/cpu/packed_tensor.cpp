@@ -119,13 +119,15 @@ void read_planes(const Planes& p, const std::uint8_t* in, int lane, std::uint8_t
 
 // Offsets inside a block of 16 rows (simd/packed.hpp).
 struct BlockLayout {
-  int m = 0, sc = 0, mn = 0, planes = 0;  ///< byte offsets; d is at 0
-  int scales = 0;                         ///< entries of sc per row
+  int d = 0, m = 0, sc = 0, mn = 0, planes = 0;  ///< byte offsets
+  int scales = 0;                                ///< entries of sc per row
 };
 
-BlockLayout layout_of(const simd::PackingInfo& info) {
+BlockLayout layout_of(const simd::PackingInfo& info, std::int64_t block) {
   BlockLayout l;
-  int at = 32;
+  const simd::BlockOffsets offsets = simd::block_offsets(info.block_bytes, info.affine, block % 2 != 0);
+  l.d = offsets.d;
+  int at = offsets.rest;
   if (info.affine) l.m = at, at += 32;
   if (info.block == 256) {
     l.scales = 256 / info.scale_group;
@@ -230,15 +232,15 @@ void PackedTensor::pack_panels(const TensorView& source, std::int64_t begin, std
       }
       continue;
     }
-    const BlockLayout at = layout_of(pack);
     const Planes planes = planes_of(packing_);
     const std::size_t source_block = fastkv::info(source.type).block_bytes;
-    for (std::int64_t block = 0; block < cols_ / pack.block; ++block, out += pack.block_bytes)
+    for (std::int64_t block = 0; block < cols_ / pack.block; ++block, out += pack.block_bytes) {
+      const BlockLayout at = layout_of(pack, block);
       for (int lane = 0; lane < lanes; ++lane) {
         BlockParts parts;
         read_block(source.type, bytes + std::size_t(p * kLanes + lane) * source_row + std::size_t(block) * source_block,
                    parts);
-        put16(out + 2 * lane, parts.d);
+        put16(out + at.d + 2 * lane, parts.d);
         if (pack.affine) put16(out + at.m + 2 * lane, parts.m);
         for (int i = 0; i < at.scales; ++i) out[at.sc + 16 * i + lane] = std::uint8_t(parts.sc[i]);
         if (at.mn)
@@ -246,6 +248,7 @@ void PackedTensor::pack_panels(const TensorView& source, std::int64_t begin, std
         for (int g = 0; g < pack.block / kGroup; ++g)
           write_planes(planes, parts.q + kGroup * g, lane, out + at.planes + g * plane_bytes(planes));
       }
+    }
   }
 }
 
@@ -263,11 +266,11 @@ void PackedTensor::read_row(std::int64_t row, float* out) const {
     }
     return;
   }
-  const BlockLayout at = layout_of(pack);
   const Planes planes = planes_of(packing_);
   const bool levels = packing_ == Packing::iq4_nl || packing_ == Packing::iq4_xs;
   for (std::int64_t block = 0; block < cols_ / pack.block; ++block, in += pack.block_bytes) {
-    const float d = f16_to_f32(get16(in + 2 * lane));
+    const BlockLayout at = layout_of(pack, block);
+    const float d = f16_to_f32(get16(in + at.d + 2 * lane));
     const float m = pack.affine ? f16_to_f32(get16(in + at.m + 2 * lane)) : 0.0f;
     for (int g = 0; g < pack.block / kGroup; ++g) {
       std::uint8_t q[kGroup];

@@ -1,6 +1,7 @@
 // Random weight panels of every packing, written byte by byte from the layout description of simd/packed.hpp.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <random>
@@ -141,6 +142,7 @@ inline Panel make_panel(simd::Packing packing, std::int64_t k, std::mt19937& ran
   const int block = is_256(packing) ? 256 : 32;
   const int part = packing == q3_k || packing == q6_k ? 16 : 32;
   for (std::int64_t b = 0; b < k / block; ++b) {
+    const auto block_begin = std::ptrdiff_t(panel.bytes.size());
     float d[16], m[16];
     for (float& x : d) {
       const std::uint16_t h = half(false);
@@ -174,12 +176,16 @@ inline Panel make_panel(simd::Packing packing, std::int64_t k, std::mt19937& ran
       }
       write_planes(packing, q, panel.bytes);
     }
+    if (!affine && b % 2 == 0) {  // d behind all the rest
+      const auto begin = panel.bytes.begin() + block_begin;
+      std::rotate(begin, begin + 32, panel.bytes.end());
+    }
   }
   return panel;
 }
 
-/// An input count that this packing allows, with several blocks and an odd number of groups where possible.
-inline std::int64_t some_k(simd::Packing p) { return is_256(p) ? 512 : 160; }
+/// An input count that this packing allows: several blocks, an odd number.
+inline std::int64_t some_k(simd::Packing p) { return is_256(p) ? 768 : 160; }
 
 /// Activations quantised by hand, so that integer kernels are tested apart from quantize_i8.
 struct Activations {
