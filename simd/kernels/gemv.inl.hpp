@@ -22,12 +22,6 @@ inline constexpr std::int64_t kTurn = kFormat<P>.is_float() ? 256
 template <Packing P>
 inline constexpr std::int64_t kBlockTurns = kFormat<P>.is_float() ? 1 : kFormat<P>.block / kGroup;
 
-/// Whether a turn of a panel is in block 1, 3, … of it.
-template <Packing P>
-FASTKV_INLINE bool is_odd(std::int64_t turn) {
-  return (turn & kBlockTurns<P>) != 0;
-}
-
 /// How far ahead of its use a byte is fetched. On two Granite Rapids cores q4_0 came at 98 % of the read loop with
 /// 2048, 101 % with 2304 or 2592, 97 % with 3168; q6_k at 99, 101 and 98 %; bf16 at 90 % with 1536, 97 % with 2304.
 /// q8_0, whose turns are 8.5 lines, at 87 % with 2176 and 93 % with 768; f32 at 75 to 93 % and 90 %.
@@ -91,9 +85,10 @@ struct BlockSums {
   F32 d = F32::set(0.f), m = F32::set(0.f);
 };
 
-/// product(block, turn of the block, turn of the panel, sums) for the next `count` turns of each stream, by turns, and
-/// end(block, its first turn, sums, sum of the panel) after each block; whole blocks.
-template <Packing P, class Sums, class Product, class End, class... Streams>
+/// product(block, whether it is an odd one of its panel, turn of the block, turn of the panel, sums) for the next
+/// `count` turns of each stream, by turns, and end(block, odd, sums, sum of the panel) after each block; whole blocks.
+/// Without fetching there is one stream, from a panel's begin on.
+template <Packing P, bool Fetches, class Sums, class Product, class End, class... Streams>
 FASTKV_INLINE void advance(std::int64_t count, Product&& product, End&& end, Streams&... streams) {
   constexpr int kStreams = sizeof...(Streams);
   Stream<P>* const all[] = {&streams...};
@@ -107,57 +102,102 @@ FASTKV_INLINE void advance(std::int64_t count, Product&& product, End&& end, Str
     at[i] = all[i]->at + turn[i] / kBlockTurns<P> * kBlockBytes<P>;
     fetch[i].begin(*all[i]);
   });
-  for (std::int64_t t = 0; t < count; t += kBlockTurns<P>) {
+  const auto advance_block = [&](std::int64_t t, auto&& odd) __attribute__((always_inline)) {
     Sums sums[kStreams];
     for (int g = 0; g < kBlockTurns<P>; ++g) {
       // before all products: behind those of the first stream, q4_0 came at 94 % of the read loop, so at 97 %
-      unroll<kStreams>([&](auto i) __attribute__((always_inline)) { fetch[i](at[i] + g * kTurn<P>); });
-      unroll<kStreams>([&](auto i) __attribute__((always_inline)) { product(at[i], g, turn[i] + t + g, sums[i]); });
+      if constexpr (Fetches)
+        unroll<kStreams>([&](auto i) __attribute__((always_inline)) { fetch[i](at[i] + g * kTurn<P>); });
+      unroll<kStreams>([&](auto i)
+                           __attribute__((always_inline)) { product(at[i], odd(i), g, turn[i] + t + g, sums[i]); });
     }
     unroll<kStreams>([&](auto i) __attribute__((always_inline)) {
-      end(at[i], turn[i] + t, sums[i], sum[i]);
+      end(at[i], odd(i), sums[i], sum[i]);
       at[i] += kBlockBytes<P>;
     });
+  };
+  std::int64_t t = 0;
+  if constexpr (!Fetches && kBlockTurns<P> == 1) {
+    // Two by two, so that it is known where d lies: the fewer instructions a line takes, the more lines a core waits
+    // for at once. q4_0 came from memory 5 % faster, from L2 at 80 GB/s instead of 78.
+    for (; t + 2 <= count; t += 2) {
+      advance_block(
+          t, [](auto) __attribute__((always_inline)) { return false; });
+      advance_block(
+          t + 1, [](auto) __attribute__((always_inline)) { return true; });
+    }
   }
+  for (; t < count; t += kBlockTurns<P>)
+    advance_block(
+        t, [&](auto i) __attribute__((always_inline)) { return ((turn[i] + t) & kBlockTurns<P>) != 0; });
   unroll<kStreams>([&](auto i) __attribute__((always_inline)) {
     all[i]->sum = sum[i];
     all[i]->turn = turn[i] + count;
   });
 }
 
+/// Where codes lie at the top of a byte, their products with inputs are summed as they are, 2^kHigh times what they
+/// should be, and the sum is shifted: it saves a shift of each. 0: nowhere, or the level's products of such bytes would
+/// not fit.
+constexpr int high_shift(const Format& f) {
+  if (kPairsIn16Bits) return 0;
+  if (f.sixes) return 2;
+  return f.nibbles && f.bit < 0 && !f.levels ? 4 : 0;
+}
+template <Packing P>
+inline constexpr int kHigh = high_shift(kFormat<P>);
+
 /// Σ q·(w − zero) of one scale's inputs, exact; `sum` = Σ q.
+///
+/// Vectors of codes at the top of a byte are loaded once, each where it is used: a Zen 4 core loads one vector a cycle,
+/// and q4_0 came from L2 at 73 GB/s when g++ 12 read memory for each use, so at 81. All four loaded before the products
+/// came from there at 64 and from memory 20 to 30 % slower.
 template <Packing P, int Part>
-FASTKV_INLINE I32 dot_part(const Planes<P>& planes, const std::int8_t* q, std::int32_t sum) {
-  constexpr int kSteps = 8 / Block<P>::parts;
+FASTKV_INLINE I32 dot_part(const std::uint8_t* planes, const std::int8_t* q, std::int32_t sum) {
   I32 dot = I32::set(-kFormat<P>.zero * sum), high = I32::set(0);
-  unroll<kSteps>([&](auto step) __attribute__((always_inline)) {
-    constexpr int j = Part * kSteps + decltype(step)::value;
-    if constexpr (kIsHigh<P, j>)
-      high = dot_i8<true>(high, high_codes<P, j>(planes), q + 4 * j);
-    else
+  const auto load = [&](int i) __attribute__((always_inline)) { return in_register(I32::load(planes + 64 * i)); };
+  if constexpr (kHigh<P> == 0) {
+    constexpr int kSteps = 8 / Block<P>::parts;
+    unroll<kSteps>([&](auto step) __attribute__((always_inline)) {
+      constexpr int j = Part * kSteps + decltype(step)::value;
       dot = dot_i8<kFormat<P>.wide()>(dot, codes<P, j>(planes), q + 4 * j);
-  });
-  if constexpr (kHigh<P> != 0) dot = dot + shift_right_signed<kHigh<P>>(high);
-  return dot;
+    });
+    return dot;
+  } else if constexpr (kFormat<P>.nibbles) {
+    unroll<4>([&](auto j) __attribute__((always_inline)) {
+      const I32 both = load(j);
+      dot = dot_i8<false>(dot, both & byte_mask(0x0f), q + 4 * j);
+      high = dot_i8<true>(high, both & byte_mask(0xf0), q + 16 + 4 * j);
+    });
+  } else {
+    I32 sixes[3];
+    unroll<3>([&](auto i) __attribute__((always_inline)) {
+      sixes[i] = load(3 * Part + i);
+      dot = dot_i8<false>(dot, sixes[i] & byte_mask(0x3f), q + 16 * Part + 4 * i);
+    });
+    const I32 most = select(byte_mask(0xc0), sixes[0], shift_right<2>(sixes[1]));
+    const I32 last = select(byte_mask(0xf0), most, shift_right<4>(sixes[2])) & byte_mask(0xfc);
+    high = dot_i8<true>(high, last, q + 16 * Part + 12);
+  }
+  return dot + shift_right_signed<kHigh<P>>(high);
 }
 
 /// Blocks of 256 multiply by their integer scales as integers: |Σ| < 2^25. So q6_k comes from L2 at 58 GB/s a Zen 4
 /// core instead of 52; its codes as sixes instead of nibbles and crumbs, the steps at the top of a byte unshifted:
 /// at 66.
-template <Packing P, class... Streams>
+template <Packing P, bool Fetches, class... Streams>
 [[gnu::noinline]] void gemv_i8_turns(std::int64_t count, const I8Rows& a, Streams&... streams) {
   constexpr Format f = kFormat<P>;
-  const auto product = [&](const std::uint8_t* at, int g, std::int64_t turn, BlockSums& sums)
+  const auto product = [&](const std::uint8_t* at, bool odd, int g, std::int64_t turn, BlockSums& sums)
       __attribute__((always_inline)) {
-    const Block<P> block(at, is_odd<P>(turn));
-    const Planes<P> planes(block.planes(g));
+    const Block<P> block(at, odd);
     const std::int8_t* q = a.q + turn * kGroup;
     const std::int32_t* halves = a.sum + 2 * turn;
     const std::int32_t sum = halves[0] + halves[1];
     I32 dot = I32::set(0);
     unroll<Block<P>::parts>([&](auto part) __attribute__((always_inline)) {
       constexpr int kPart = decltype(part)::value;
-      const I32 one = dot_part<P, kPart>(planes, q, Block<P>::parts == 1 ? sum : halves[kPart]);
+      const I32 one = dot_part<P, kPart>(block.planes(g), q, Block<P>::parts == 1 ? sum : halves[kPart]);
       if constexpr (f.block == 32)
         dot = one;
       else
@@ -171,20 +211,21 @@ template <Packing P, class... Streams>
     }
   };
   const auto end =
-      [](const std::uint8_t* at, std::int64_t turn, const BlockSums& sums, F32& sum) __attribute__((always_inline)) {
-    const Block<P> block(at, is_odd<P>(turn));
+      [](const std::uint8_t* at, bool odd, const BlockSums& sums, F32& sum) __attribute__((always_inline)) {
+    const Block<P> block(at, odd);
     sum = fma(sums.d, block.d, sum);
     if constexpr (kFormat<P>.affine) sum = fma(sums.m, block.m, sum);
   };
-  advance<P, BlockSums>(count, product, end, streams...);
+  advance<P, Fetches, BlockSums>(count, product, end, streams...);
 }
 
-template <Packing P, class... Streams>
+template <Packing P, bool Fetches, class... Streams>
 [[gnu::noinline]] void gemv_f32_turns(std::int64_t count, const float* x, Streams&... streams) {
   struct Sum {
     F32 all = F32::set(0.f);
   };
-  const auto product = [&](const std::uint8_t* at, int g, std::int64_t turn, Sum& sum) __attribute__((always_inline)) {
+  const auto product = [&](const std::uint8_t* at, bool odd, int g, std::int64_t turn, Sum& sum)
+      __attribute__((always_inline)) {
     const float* inputs = x + turn * kTurnInputs<P>;
     if constexpr (kFormat<P>.is_float()) {
       unroll<kTurnInputs<P>>([&](auto i) __attribute__((always_inline)) {
@@ -192,43 +233,49 @@ template <Packing P, class... Streams>
       });
     } else {
       alignas(64) float weights[kGroup * kLanes];
-      decode_group<P>(Block<P>(at, is_odd<P>(turn)), g, weights);
+      decode_group<P>(Block<P>(at, odd), g, weights);
       for (int i = 0; i < kGroup; ++i) sum.all = fma(F32::set(inputs[i]), F32::load(weights + i * kLanes), sum.all);
     }
   };
-  const auto end = [](const std::uint8_t*, std::int64_t, const Sum& block, F32& sum) __attribute__((always_inline)) {
+  const auto end = [](const std::uint8_t*, bool, const Sum& block, F32& sum) __attribute__((always_inline)) {
     sum = sum + block.all;
   };
-  advance<P, Sum>(count, product, end, streams...);
+  advance<P, Fetches, Sum>(count, product, end, streams...);
 }
 
-/// All of the runs: turns(count, streams...) advances them. The outputs of the second lie behind those of the first.
+/// All of the runs: turns(count, whether they fetch, streams...) advances them. The outputs of the second lie behind
+/// those of the first.
 template <Packing P, class Turns>
 FASTKV_INLINE void for_panels(const PanelRuns& runs, std::int64_t k32, float* out, Turns&& turns) {
   const std::int64_t all = k32 / kTurnInputs<P>;
   // A Zen 4's prefetchers do better with one stream: q4_0 came at 95 % of the read loop instead of 86, q6_k at 70
   // instead of 58, q8_0 at 97 instead of 91.
-  if (!runs.panels[1] || !fetches_ahead) {
+  const auto one_by_one = [&](auto fetches) {
     for (int r = 0; r < 2 && runs.panels[r]; ++r) {
       Stream<P> run(runs, r, k32);
       for (std::int64_t i = 0; i < runs.count; ++i) {
         run.begin(i);
-        turns(all, run);
+        turns(all, fetches, run);
         run.sum.store(out + (r * runs.count + i) * kLanes);
       }
     }
-    return;
-  }
+  };
+  if (!fetches_ahead) return one_by_one(Index<0>{});
+  constexpr Index<1> kFetches;
+  if (!runs.panels[1]) return one_by_one(kFetches);
   Stream<P> first(runs, 0, k32), second(runs, 1, k32);
   const std::int64_t lead = turns_ahead<P>(
       reinterpret_cast<std::uintptr_t>(runs.panels[0]) - reinterpret_cast<std::uintptr_t>(runs.panels[1]), all);
   for (std::int64_t i = 0; i <= runs.count; ++i) {  // the second one is still in its panel i − 1
     if (i < runs.count) first.begin(i);
-    if (lead > 0) i == 0 ? turns(lead, first) : i == runs.count ? turns(lead, second) : turns(lead, first, second);
+    if (lead > 0)
+      i == 0            ? turns(lead, kFetches, first)
+      : i == runs.count ? turns(lead, kFetches, second)
+                        : turns(lead, kFetches, first, second);
     if (i > 0) second.sum.store(out + (runs.count + i - 1) * kLanes);
     if (i == runs.count) break;
     second.begin(i);
-    turns(all - lead, first, second);
+    turns(all - lead, kFetches, first, second);
     first.sum.store(out + i * kLanes);
   }
 }
@@ -237,8 +284,8 @@ template <Packing P>
 void gemv_i8_as(const PanelRuns& runs, std::int64_t k32, const I8Rows& a, float* out) {
   if constexpr (!kFormat<P>.is_float()) {
     for_panels<P>(
-        runs, k32, out, [&](std::int64_t count, auto&... streams) __attribute__((always_inline)) {
-          gemv_i8_turns<P>(count, a, streams...);
+        runs, k32, out, [&](std::int64_t count, auto fetches, auto&... streams) __attribute__((always_inline)) {
+          gemv_i8_turns<P, fetches>(count, a, streams...);
         });
   }
 }
@@ -246,8 +293,8 @@ void gemv_i8_as(const PanelRuns& runs, std::int64_t k32, const I8Rows& a, float*
 template <Packing P>
 void gemv_f32_as(const PanelRuns& runs, std::int64_t k32, const float* x, float* out) {
   for_panels<P>(
-      runs, k32, out, [&](std::int64_t count, auto&... streams) __attribute__((always_inline)) {
-        gemv_f32_turns<P>(count, x, streams...);
+      runs, k32, out, [&](std::int64_t count, auto fetches, auto&... streams) __attribute__((always_inline)) {
+        gemv_f32_turns<P, fetches>(count, x, streams...);
       });
 }
 

@@ -47,23 +47,9 @@ FASTKV_INLINE I32 shift_right_signed(I32 x) {
 }
 FASTKV_INLINE I32 select(I32 m, I32 a, I32 b) { return {_mm512_ternarylogic_epi32(m.v, a.v, b.v, 0xca)}; }
 
-/// From L2, q4_0 came to a Zen 4 core, which loads one vector a cycle, at 69 GB/s when g++ 12 read memory for each use,
-/// so at 75.
-template <int N>
-struct Vectors<I32, N> {
-  I32 v[N];
-
-  FASTKV_INLINE explicit Vectors(const std::uint8_t* p) {
-    unroll<N>([&](auto i) __attribute__((always_inline)) {
-      I32 loaded = I32::load(p + i * I32::bytes);
-      asm("" : "+v"(loaded.v));
-      v[i] = loaded;
-    });
-  }
-};
-template <int I, int N>
-FASTKV_INLINE I32 nth(const Vectors<I32, N>& vectors) {
-  return vectors.v[I];
+FASTKV_INLINE I32 in_register(I32 x) {
+  asm("" : "+v"(x.v));
+  return x;
 }
 
 struct F32 {

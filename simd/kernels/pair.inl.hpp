@@ -53,18 +53,6 @@ FASTKV_INLINE void unroll(Fn&& fn) {
   unroll(typename MakeIndices<N>::type{}, fn);
 }
 
-/// N vectors V side by side in memory; levels of 32 registers load each once.
-template <class V, int N>
-struct Vectors {
-  const std::uint8_t* from;
-
-  FASTKV_INLINE explicit Vectors(const std::uint8_t* p) : from(p) {}
-};
-template <int I, class V, int N>
-FASTKV_INLINE V nth(const Vectors<V, N>& vectors) {
-  return V::load(vectors.from + I * V::bytes);
-}
-
 /// A scalar read from any address.
 template <class T>
 FASTKV_INLINE T read(const void* p) {
@@ -232,6 +220,11 @@ FASTKV_INLINE Pair<T> dot_i8(Pair<T> acc, Pair<T> w, Pair<T> a) {
 template <bool wide, class T>
 FASTKV_INLINE Pair<T> dot_i8(Pair<T> acc, Pair<T> w, const std::int8_t* a) {
   return dot_i8<wide>(acc, w, Pair<T>::set(read<std::int32_t>(a)));
+}
+/// x, loaded now and once where registers abound.
+template <class T>
+FASTKV_INLINE Pair<T> in_register(Pair<T> x) {
+  return x;
 }
 /// acc + w[2r]·a[2r] + w[2r+1]·a[2r+1] of bfloat16 pairs.
 template <class F, class T>

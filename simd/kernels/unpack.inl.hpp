@@ -27,51 +27,30 @@ FASTKV_INLINE I32 move_bits(I32 v, int mask) {
   return v & byte_mask(mask << To);
 }
 
-/// The planes of a group of 32 inputs.
-template <Packing P>
-using Planes = Vectors<I32, kFormat<P>.planes_bytes() / 64>;
-
 /// q of step J (inputs 4J .. 4J+3 of 16 rows), unsigned bytes.
 template <Packing P, int J>
-FASTKV_INLINE I32 codes(const Planes<P>& planes) {
+FASTKV_INLINE I32 codes(const std::uint8_t* planes) {
   if constexpr (kFormat<P>.bytes) {
-    return nth<J>(planes);
+    return I32::load(planes + 64 * J);
   } else if constexpr (kFormat<P>.sixes) {
-    constexpr int kHalf = J / 4 * 3;
-    if constexpr (J % 4 < 3) return nth<kHalf + J % 4>(planes) & byte_mask(0x3f);
-    return move_bits<6, 4>(nth<kHalf>(planes), 3) | move_bits<6, 2>(nth<kHalf + 1>(planes), 3) |
-           move_bits<6, 0>(nth<kHalf + 2>(planes), 3);
+    const auto bits = [&](auto i) __attribute__((always_inline)) { return I32::load(planes + 64 * (J / 4 * 3 + i)); };
+    if constexpr (J % 4 < 3) return bits(J % 4) & byte_mask(0x3f);
+    return move_bits<6, 4>(bits(0), 3) | move_bits<6, 2>(bits(1), 3) | move_bits<6, 0>(bits(2), 3);
   } else {
-    constexpr int kCrumbs = kFormat<P>.nibbles ? 4 : 0, kBit = kCrumbs + (kFormat<P>.crumbs ? 2 : 0);
     I32 q = I32::set(0);
-    if constexpr (kFormat<P>.nibbles) q = move_bits<(J < 4 ? 0 : 4), 0>(nth<J % 4>(planes), 0x0f);
+    const std::uint8_t* plane = planes;
+    if constexpr (kFormat<P>.nibbles) {
+      q = move_bits<(J < 4 ? 0 : 4), 0>(I32::load(plane + 64 * (J % 4)), 0x0f);
+      plane += 256;
+    }
     if constexpr (kFormat<P>.levels) q = lookup16(kIq4Levels, q);
-    if constexpr (kFormat<P>.crumbs) q = q | move_bits<2 * (J % 4), 0>(nth<kCrumbs + J / 4>(planes), 3);
-    if constexpr (kFormat<P>.bit >= 0) q = q | move_bits<J, kFormat<P>.bit>(nth<kBit>(planes), 1);
+    if constexpr (kFormat<P>.crumbs) {
+      q = q | move_bits<2 * (J % 4), 0>(I32::load(plane + 64 * (J / 4)), 3);
+      plane += 128;
+    }
+    if constexpr (kFormat<P>.bit >= 0) q = q | move_bits<J, kFormat<P>.bit>(I32::load(plane), 1);
     return q;
   }
-}
-
-/// Where the codes of some steps lie at the top of a byte, their products with inputs are summed as they are, 2^kHigh
-/// times what they should be, and the sum is shifted: it saves a shift of each. 0: nowhere, or the level's products of
-/// such bytes would not fit.
-constexpr int high_shift(const Format& f) {
-  if (kPairsIn16Bits) return 0;
-  if (f.sixes) return 2;
-  return f.nibbles && f.bit < 0 && !f.levels ? 4 : 0;
-}
-template <Packing P>
-inline constexpr int kHigh = high_shift(kFormat<P>);
-template <Packing P, int J>
-inline constexpr bool kIsHigh = kHigh<P> != 0 && (kFormat<P>.sixes ? J % 4 == 3 : J >= 4);
-/// codes<P, J> · 2^kHigh<P>.
-template <Packing P, int J>
-FASTKV_INLINE I32 high_codes(const Planes<P>& planes) {
-  static_assert(kIsHigh<P, J>);
-  if constexpr (kFormat<P>.nibbles) return nth<J - 4>(planes) & byte_mask(0xf0);
-  constexpr int kHalf = J / 4 * 3;
-  const I32 most = select(byte_mask(0xc0), nth<kHalf>(planes), shift_right<2>(nth<kHalf + 1>(planes)));
-  return select(byte_mask(0xf0), most, shift_right<4>(nth<kHalf + 2>(planes))) & byte_mask(0xfc);
 }
 
 /// One block of 16 rows: its parts found, its half-precision factors converted once.
@@ -116,7 +95,7 @@ FASTKV_INLINE F32 biased_byte(I32 v) {
 /// needs float weights goes through 2 KiB of L1 rather than through its own copy of the decoder.
 template <Packing P>
 [[gnu::noinline]] void decode_group(const Block<P>& block, int group, float* out) {
-  const Planes<P> planes(block.planes(group));
+  const std::uint8_t* planes = block.planes(group);
   const F32 zero = F32::set(0x1p23f + float(kFormat<P>.zero));
   const F32 min = kFormat<P>.affine ? block.min(group) : F32::set(0.f);
   unroll<8>([&](auto j) __attribute__((always_inline)) {
