@@ -16,7 +16,7 @@ inline constexpr int kGroup = 32;   ///< inputs that share an activation scale; 
 ///   float        [k 0..31][16 lanes] elements
 ///
 /// d without m or dmin stands at the end of a panel's blocks 0, 2, … and at the begin of 1, 3, …: two of them share a
-/// line of 64 bytes, and all else lies on whole lines.
+/// line of 64 bytes, and all else lies on whole lines (of every other panel, where panels have an odd number of blocks).
 ///
 /// planes of 32 inputs, in bytes of (lane r, b < 4); "step" j < 8 covers inputs 4j .. 4j+3:
 ///   nibbles  4 x 64 B: vector j < 4, byte (r, b): low half = input 4j+b, high half = input 16+4j+b
