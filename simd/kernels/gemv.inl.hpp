@@ -1,5 +1,5 @@
 // One activation row times packed panels at the memory's speed: weights are unpacked in registers, 16 outputs in 16
-// lanes, read once; two runs of panels advance together.
+// lanes, read once; one panel alone, or two runs of panels together.
 #pragma once
 
 #include "simd/kernels/unpack.inl.hpp"
@@ -85,9 +85,9 @@ struct BlockSums {
   F32 d = F32::set(0.f), m = F32::set(0.f);
 };
 
-/// product(block, whether it is an odd one of its panel, turn of the block, turn of the panel, sums) for the next
-/// `count` turns of each stream, by turns, and end(block, odd, sums, sum of the panel) after each block; whole blocks.
-/// Without fetching there is one stream, from a panel's begin on.
+/// product(streams at once, their blocks, whether those are odd ones of their panels, turn of the block, turn of the
+/// panel, their sums) for the next `count` turns of each stream, by turns, and end(block, odd, sums, sum of the panel)
+/// after each block; whole blocks. Without fetching the streams are in step, from their panels' begin on.
 template <Packing P, bool Fetches, class Sums, class Product, class End, class... Streams>
 FASTKV_INLINE void advance(std::int64_t count, Product&& product, End&& end, Streams&... streams) {
   constexpr int kStreams = sizeof...(Streams);
@@ -105,11 +105,15 @@ FASTKV_INLINE void advance(std::int64_t count, Product&& product, End&& end, Str
   const auto advance_block = [&](std::int64_t t, auto&& odd) __attribute__((always_inline)) {
     Sums sums[kStreams];
     for (int g = 0; g < kBlockTurns<P>; ++g) {
-      // before all products: behind those of the first stream, q4_0 came at 94 % of the read loop, so at 97 %
-      if constexpr (Fetches)
+      if constexpr (Fetches) {
+        // before all products: behind those of the first stream, q4_0 came at 94 % of the read loop, so at 97 %
         unroll<kStreams>([&](auto i) __attribute__((always_inline)) { fetch[i](at[i] + g * kTurn<P>); });
-      unroll<kStreams>([&](auto i)
-                           __attribute__((always_inline)) { product(at[i], odd(i), g, turn[i] + t + g, sums[i]); });
+        unroll<kStreams>([&](auto i) __attribute__((always_inline)) {
+          product(Index<1>{}, at + i, odd(i), g, turn[i] + t + g, sums + i);
+        });
+      } else {
+        product(Index<kStreams>{}, at, odd(Index<0>{}), g, turn[0] + t + g, sums);
+      }
     }
     unroll<kStreams>([&](auto i) __attribute__((always_inline)) {
       end(at[i], odd(i), sums[i], sum[i]);
@@ -147,39 +151,66 @@ constexpr int high_shift(const Format& f) {
 template <Packing P>
 inline constexpr int kHigh = high_shift(kFormat<P>);
 
-/// Σ q·(w − zero) of one scale's inputs, exact; `sum` = Σ q.
+/// Four inputs for N panels: where they lie for one, in every lane of a register for several.
+template <int N>
+FASTKV_INLINE auto four_inputs(const std::int8_t* q) {
+  if constexpr (N == 1)
+    return q;
+  else
+    return I32::set(read<std::int32_t>(q));
+}
+
+/// dot[i] = Σ q·(w − zero) of one scale's inputs and the weights of panel i of N, exact; `sum` = Σ q.
 ///
 /// Vectors of codes at the top of a byte are loaded once, each where it is used: a Zen 4 core loads one vector a cycle,
 /// and q4_0 came from L2 at 73 GB/s when g++ 12 read memory for each use, so at 81. All four loaded before the products
 /// came from there at 64 and from memory 20 to 30 % slower.
-template <Packing P, int Part>
-FASTKV_INLINE I32 dot_part(const std::uint8_t* planes, const std::int8_t* q, std::int32_t sum) {
-  I32 dot = I32::set(-kFormat<P>.zero * sum), high = I32::set(0);
-  const auto load = [&](int i) __attribute__((always_inline)) { return in_register(I32::load(planes + 64 * i)); };
+template <Packing P, int Part, int N>
+FASTKV_INLINE void dot_part(const std::uint8_t* const (&planes)[N], const std::int8_t* q, std::int32_t sum,
+                            I32 (&dot)[N]) {
+  const I32 start = I32::set(-kFormat<P>.zero * sum);
+  I32 high[N];
+  const auto each = [](auto&& fn) __attribute__((always_inline)) { unroll<N>(fn); };
+  const auto load = [&](auto i, int at) __attribute__((always_inline)) {
+    return in_register(I32::load(planes[i] + 64 * at));
+  };
+  each([&](auto i) __attribute__((always_inline)) { dot[i] = start, high[i] = I32::set(0); });
   if constexpr (kHigh<P> == 0) {
     constexpr int kSteps = 8 / Block<P>::parts;
     unroll<kSteps>([&](auto step) __attribute__((always_inline)) {
       constexpr int j = Part * kSteps + decltype(step)::value;
-      dot = dot_i8<kFormat<P>.wide()>(dot, codes<P, j>(planes), q + 4 * j);
+      const auto a = four_inputs<N>(q + 4 * j);
+      each([&](auto i) __attribute__((always_inline)) {
+        dot[i] = dot_i8<kFormat<P>.wide()>(dot[i], codes<P, j>(planes[i]), a);
+      });
     });
-    return dot;
+    return;
   } else if constexpr (kFormat<P>.nibbles) {
     unroll<4>([&](auto j) __attribute__((always_inline)) {
-      const I32 both = load(j);
-      dot = dot_i8<false>(dot, both & byte_mask(0x0f), q + 4 * j);
-      high = dot_i8<true>(high, both & byte_mask(0xf0), q + 16 + 4 * j);
+      const auto a = four_inputs<N>(q + 4 * j), b = four_inputs<N>(q + 16 + 4 * j);
+      each([&](auto i) __attribute__((always_inline)) {
+        const I32 both = load(i, j);
+        dot[i] = dot_i8<false>(dot[i], both & byte_mask(0x0f), a);
+        high[i] = dot_i8<true>(high[i], both & byte_mask(0xf0), b);
+      });
     });
   } else {
-    I32 sixes[3];
-    unroll<3>([&](auto i) __attribute__((always_inline)) {
-      sixes[i] = load(3 * Part + i);
-      dot = dot_i8<false>(dot, sixes[i] & byte_mask(0x3f), q + 16 * Part + 4 * i);
+    I32 sixes[N][3];
+    unroll<3>([&](auto j) __attribute__((always_inline)) {
+      const auto a = four_inputs<N>(q + 16 * Part + 4 * j);
+      each([&](auto i) __attribute__((always_inline)) {
+        sixes[i][j] = load(i, 3 * Part + j);
+        dot[i] = dot_i8<false>(dot[i], sixes[i][j] & byte_mask(0x3f), a);
+      });
     });
-    const I32 most = select(byte_mask(0xc0), sixes[0], shift_right<2>(sixes[1]));
-    const I32 last = select(byte_mask(0xf0), most, shift_right<4>(sixes[2])) & byte_mask(0xfc);
-    high = dot_i8<true>(high, last, q + 16 * Part + 12);
+    const auto a = four_inputs<N>(q + 16 * Part + 12);
+    each([&](auto i) __attribute__((always_inline)) {
+      const I32 most = select(byte_mask(0xc0), sixes[i][0], shift_right<2>(sixes[i][1]));
+      const I32 last = select(byte_mask(0xf0), most, shift_right<4>(sixes[i][2])) & byte_mask(0xfc);
+      high[i] = dot_i8<true>(high[i], last, a);
+    });
   }
-  return dot + shift_right_signed<kHigh<P>>(high);
+  each([&](auto i) __attribute__((always_inline)) { dot[i] = dot[i] + shift_right_signed<kHigh<P>>(high[i]); });
 }
 
 /// Blocks of 256 multiply by their integer scales as integers: |Σ| < 2^25. So q6_k comes from L2 at 58 GB/s a Zen 4
@@ -188,27 +219,33 @@ FASTKV_INLINE I32 dot_part(const std::uint8_t* planes, const std::int8_t* q, std
 template <Packing P, bool Fetches, class... Streams>
 [[gnu::noinline]] void gemv_i8_turns(std::int64_t count, const I8Rows& a, Streams&... streams) {
   constexpr Format f = kFormat<P>;
-  const auto product = [&](const std::uint8_t* at, bool odd, int g, std::int64_t turn, BlockSums& sums)
+  const auto product = [&](auto n, const std::uint8_t* const* at, bool odd, int g, std::int64_t turn, BlockSums* sums)
       __attribute__((always_inline)) {
-    const Block<P> block(at, odd);
+    constexpr int kN = decltype(n)::value;
+    const auto each = [](auto&& fn) __attribute__((always_inline)) { unroll<kN>(fn); };
+    const std::uint8_t* planes[kN];
+    each([&](auto i) __attribute__((always_inline)) { planes[i] = Block<P>(at[i], odd).planes(g); });
     const std::int8_t* q = a.q + turn * kGroup;
     const std::int32_t* halves = a.sum + 2 * turn;
     const std::int32_t sum = halves[0] + halves[1];
-    I32 dot = I32::set(0);
+    I32 dot[kN], one[kN];
     unroll<Block<P>::parts>([&](auto part) __attribute__((always_inline)) {
       constexpr int kPart = decltype(part)::value;
-      const I32 one = dot_part<P, kPart>(block.planes(g), q, Block<P>::parts == 1 ? sum : halves[kPart]);
-      if constexpr (f.block == 32)
-        dot = one;
-      else
-        dot = dot + one * I32::from_i8(block.sc + (g * Block<P>::parts + kPart) * kLanes);
+      dot_part<P, kPart>(planes, q, Block<P>::parts == 1 ? sum : halves[kPart], one);
+      each([&](auto i) __attribute__((always_inline)) {
+        if constexpr (f.block == 256)
+          one[i] = one[i] * I32::from_i8(Block<P>(at[i], odd).sc + (g * Block<P>::parts + kPart) * kLanes);
+        dot[i] = kPart == 0 ? one[i] : dot[i] + one[i];
+      });
     });
     const F32 scale = F32::set(a.scale[turn]);
-    sums.d = f.block == 32 ? to_float(dot) * scale : fma(to_float(dot), scale, sums.d);
-    if constexpr (f.affine) {  // w = d·q + m in blocks of 32, d·sc·q − m·mn in those of 256
-      const F32 inputs = scale * F32::set(float(f.block == 32 ? sum : -sum));
-      sums.m = f.block == 32 ? inputs : fma(F32::from_u8(block.mn + g * kLanes), inputs, sums.m);
-    }
+    each([&](auto i) __attribute__((always_inline)) {
+      sums[i].d = f.block == 32 ? to_float(dot[i]) * scale : fma(to_float(dot[i]), scale, sums[i].d);
+      if constexpr (f.affine) {  // w = d·q + m in blocks of 32, d·sc·q − m·mn in those of 256
+        const F32 inputs = scale * F32::set(float(f.block == 32 ? sum : -sum));
+        sums[i].m = f.block == 32 ? inputs : fma(F32::from_u8(Block<P>(at[i], odd).mn + g * kLanes), inputs, sums[i].m);
+      }
+    });
   };
   const auto end =
       [](const std::uint8_t* at, bool odd, const BlockSums& sums, F32& sum) __attribute__((always_inline)) {
@@ -224,17 +261,24 @@ template <Packing P, bool Fetches, class... Streams>
   struct Sum {
     F32 all = F32::set(0.f);
   };
-  const auto product = [&](const std::uint8_t* at, bool odd, int g, std::int64_t turn, Sum& sum)
+  const auto product = [&](auto n, const std::uint8_t* const* at, bool odd, int g, std::int64_t turn, Sum* sums)
       __attribute__((always_inline)) {
     const float* inputs = x + turn * kTurnInputs<P>;
+    const auto each = [](auto&& fn) __attribute__((always_inline)) { unroll<decltype(n)::value>(fn); };
     if constexpr (kFormat<P>.is_float()) {
-      unroll<kTurnInputs<P>>([&](auto i) __attribute__((always_inline)) {
-        sum.all = fma(F32::set(inputs[i]), load_weights<P>(at + i * kLanes * kFormat<P>.element_bytes), sum.all);
+      unroll<kTurnInputs<P>>([&](auto k) __attribute__((always_inline)) {
+        const F32 input = F32::set(inputs[k]);
+        each([&](auto i) __attribute__((always_inline)) {
+          sums[i].all = fma(input, load_weights<P>(at[i] + k * kLanes * kFormat<P>.element_bytes), sums[i].all);
+        });
       });
     } else {
-      alignas(64) float weights[kGroup * kLanes];
-      decode_group<P>(Block<P>(at, odd), g, weights);
-      for (int i = 0; i < kGroup; ++i) sum.all = fma(F32::set(inputs[i]), F32::load(weights + i * kLanes), sum.all);
+      each([&](auto i) __attribute__((always_inline)) {
+        alignas(64) float weights[kGroup * kLanes];
+        decode_group<P>(Block<P>(at[i], odd), g, weights);
+        for (int k = 0; k < kGroup; ++k)
+          sums[i].all = fma(F32::set(inputs[k]), F32::load(weights + k * kLanes), sums[i].all);
+      });
     }
   };
   const auto end = [](const std::uint8_t*, bool, const Sum& block, F32& sum) __attribute__((always_inline)) {
@@ -243,26 +287,45 @@ template <Packing P, bool Fetches, class... Streams>
   advance<P, Fetches, Sum>(count, product, end, streams...);
 }
 
+/// Where kernels do not fetch: panels below so many bytes are read alone, of larger ones those of a run's halves in
+/// step. A Zen 4's prefetchers do best with one stream whose inputs stay in L1 (32 KiB), and badly when the inputs come
+/// again from L2 for each panel. In shares of the read loop (55 GB/s), alone and in step: q4_0 of 2048 inputs (18 KiB)
+/// 98 to 102 and 95 %, 4096 94 and 94, 8192 89 and 96, 14336 78 and 95; q6_k of 2048 (26 KiB) 96 and 90, 4096 82 and
+/// 92, 8192 75 and 94; q8_0 of 2048 (34 KiB) 84 and 96, 8192 80 and 99. Neighbours in step instead of halves came at 64
+/// to 90 %. Parts of 9 to 18 KiB of each panel by turns, so that the inputs stay: at 40 to 60 %, because what is asked
+/// for ahead lies behind the part's end.
+inline constexpr std::int64_t kAlone = 32 << 10;
+
 /// All of the runs: turns(count, whether they fetch, streams...) advances them. The outputs of the second lie behind
 /// those of the first.
 template <Packing P, class Turns>
 FASTKV_INLINE void for_panels(const PanelRuns& runs, std::int64_t k32, float* out, Turns&& turns) {
   const std::int64_t all = k32 / kTurnInputs<P>;
-  const auto one_by_one = [&](auto fetches) {
-    for (int r = 0; r < 2 && runs.panels[r]; ++r) {
-      Stream<P> run(runs, r, k32);
-      for (std::int64_t i = 0; i < runs.count; ++i) {
-        run.begin(i);
-        turns(all, fetches, run);
-        run.sum.store(out + (r * runs.count + i) * kLanes);
-      }
+  const auto one_by_one = [&](auto fetches, int r, std::int64_t from) {
+    Stream<P> run(runs, r, k32);
+    for (std::int64_t i = from; i < runs.count; ++i) {
+      run.begin(i);
+      turns(all, fetches, run);
+      run.sum.store(out + (r * runs.count + i) * kLanes);
     }
   };
-  // A Zen 4's prefetchers do better with one stream: q4_0 came at 95 % of the read loop instead of 86, q6_k at 70
-  // instead of 58, q8_0 at 97 instead of 91.
-  if (!fetches_ahead) return one_by_one(Index<0>{});
+  if (!fetches_ahead) {
+    constexpr Index<0> kPlain;
+    for (int r = 0; r < 2 && runs.panels[r]; ++r) {
+      Stream<P> first(runs, r, k32), second(runs, r, k32);
+      const std::int64_t half = first.bytes < kAlone ? 0 : runs.count / 2;
+      for (std::int64_t i = 0; i < half; ++i) {
+        first.begin(i), second.begin(half + i);
+        turns(all, kPlain, first, second);
+        first.sum.store(out + (r * runs.count + i) * kLanes);
+        second.sum.store(out + (r * runs.count + half + i) * kLanes);
+      }
+      one_by_one(kPlain, r, 2 * half);
+    }
+    return;
+  }
   constexpr Index<1> kFetches;
-  if (!runs.panels[1]) return one_by_one(kFetches);
+  if (!runs.panels[1]) return one_by_one(kFetches, 0, 0);
   Stream<P> first(runs, 0, k32), second(runs, 1, k32);
   const std::int64_t lead = turns_ahead<P>(
       reinterpret_cast<std::uintptr_t>(runs.panels[0]) - reinterpret_cast<std::uintptr_t>(runs.panels[1]), all);

@@ -62,33 +62,43 @@ TEST_P(Gemm, GemvInt8OfEveryPacking) {
   }
 }
 
-// Which run is ahead of the other, and by how much, depends on where they lie in their pages, and whether they are read
-// side by side on the CPU: no output does.
+/// An odd number of blocks that makes a panel larger than an L1 cache of 32 KiB, from where on it is not read alone.
+std::int64_t large_k(Packing p) {
+  std::int64_t k = some_k(p);
+  while (simd::panel_bytes(p, k) < 32u << 10) k += 2 * simd::info(p).block;
+  return k;
+}
+
+// Which run is ahead of the other, and by how much, depends on where they lie in their pages, and whether they or their
+// halves are read side by side on the CPU: no output does.
 TEST_P(Gemm, GemvReadsRunsWhereverTheyLieInTheirPages) {
   constexpr std::size_t kPage = 4096;
-  const std::int64_t k = 768, each = 3;
+  const std::int64_t each = 5;  // no half of them is as long as the other
   for (const Packing p : kPackings) {
-    SCOPED_TRACE(name(p));
-    const std::vector<Panel> panels = make_panels(p, k, int(2 * each), random);
-    const Activations a = make_activations(1, k, random);
-    const Aligned<float> x = values(std::size_t(k));
-    const auto multiply = [&](const simd::PanelRuns& runs, float* out) {
-      is_float(p) ? kernels().gemv_f32(p, runs, k, x.data(), out) : kernels().gemv_i8(p, runs, k, a.rows(), out);
-    };
-    std::vector<float> alone(std::size_t(16 * 2 * each));
-    for (std::size_t i = 0; i < panels.size(); ++i) multiply({{panels[i].bytes.data()}, {}, 1}, alone.data() + 16 * i);
-    const std::size_t bytes = panels[0].bytes.size(), run = (std::size_t(each) * bytes / kPage + 2) * kPage;
-    for (const std::size_t offset : {0u, 64u, 1056u, 2048u, 3104u, 4032u}) {
-      std::vector<std::uint8_t> memory(2 * run + kPage);
-      std::uint8_t* const page = memory.data() + (kPage - std::uintptr_t(memory.data()) % kPage) % kPage;
-      std::uint8_t* const at[2] = {page, page + run + offset};
+    for (const std::int64_t k : {std::int64_t(768), large_k(p)}) {
+      SCOPED_TRACE(name(p));
+      const std::vector<Panel> panels = make_panels(p, k, int(2 * each), random);
+      const Activations a = make_activations(1, k, random);
+      const Aligned<float> x = values(std::size_t(k));
+      const auto multiply = [&](const simd::PanelRuns& runs, float* out) {
+        is_float(p) ? kernels().gemv_f32(p, runs, k, x.data(), out) : kernels().gemv_i8(p, runs, k, a.rows(), out);
+      };
+      std::vector<float> alone(std::size_t(16 * 2 * each));
       for (std::size_t i = 0; i < panels.size(); ++i)
-        std::copy(panels[i].bytes.begin(), panels[i].bytes.end(), at[i / each] + i % each * bytes);
-      for (const bool fetching : {false, true}) {
-        const FetchesAhead scope(fetching);
-        std::vector<float> actual(alone.size());
-        multiply({{at[0], at[1]}, {at[1], at[0]}, each}, actual.data());
-        EXPECT_EQ(bits(alone), bits(actual)) << "offset " << offset << (fetching ? ", fetching" : "");
+        multiply({{panels[i].bytes.data()}, {}, 1}, alone.data() + 16 * i);
+      const std::size_t bytes = panels[0].bytes.size(), run = (std::size_t(each) * bytes / kPage + 2) * kPage;
+      for (const std::size_t offset : {0u, 64u, 1056u, 2048u, 3104u, 4032u}) {
+        std::vector<std::uint8_t> memory(2 * run + kPage);
+        std::uint8_t* const page = memory.data() + (kPage - std::uintptr_t(memory.data()) % kPage) % kPage;
+        std::uint8_t* const at[2] = {page, page + run + offset};
+        for (std::size_t i = 0; i < panels.size(); ++i)
+          std::copy(panels[i].bytes.begin(), panels[i].bytes.end(), at[i / each] + i % each * bytes);
+        for (const bool fetching : {false, true}) {
+          const FetchesAhead scope(fetching);
+          std::vector<float> actual(alone.size());
+          multiply({{at[0], at[1]}, {at[1], at[0]}, each}, actual.data());
+          EXPECT_EQ(bits(alone), bits(actual)) << k << " inputs, offset " << offset << (fetching ? ", fetching" : "");
+        }
       }
     }
   }
