@@ -98,6 +98,9 @@ TEST_P(Gemm, GemvReadsRunsWhereverTheyLieInTheirPages) {
           std::vector<float> actual(alone.size());
           multiply({{at[0], at[1]}, {at[1], at[0]}, each}, actual.data());
           EXPECT_EQ(bits(alone), bits(actual)) << k << " inputs, offset " << offset << (fetching ? ", fetching" : "");
+          std::fill(actual.begin(), actual.end(), 0.0f);
+          for (const int r : {0, 1}) multiply({{at[r]}, {}, each}, actual.data() + 16 * r * each);
+          EXPECT_EQ(bits(alone), bits(actual)) << k << " inputs, run by run" << (fetching ? ", fetching" : "");
         }
       }
     }
