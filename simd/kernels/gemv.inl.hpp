@@ -296,8 +296,8 @@ template <Packing P, bool Fetches, class... Streams>
 /// for ahead lies behind the part's end.
 ///
 /// Two runs far apart (gate and up, the halves of the output head) by turns of 4 blocks, some 1200 bytes, took 0.96 of
-/// a token of 1B while the machine was quiet (50 to 60 GB/s, turns of 1 or 2 blocks 0.99), but 1.00 to 1.02 while
-/// others used its memory and 1.04 to 1.13 while they used its cores' caches too: one stream is what always works.
+/// a token of 1B in quiet minutes (50 to 60 GB/s; turns of 1 or 2 blocks 0.99), 1.00 to 1.02 where others used the
+/// memory, and 1.04 to 1.13 in minutes when reading in four streams came 10 % slower than in two.
 inline constexpr std::int64_t kAlone = 32 << 10;
 
 /// All of the runs: turns(count, whether they fetch, streams...) advances them. The outputs of the second lie behind

@@ -186,7 +186,9 @@ void NarrowLayer::share(int thread, const Phase& phase, const Phase& following, 
       const std::int64_t panels = item.runs[0].end - item.runs[0].begin + item.runs[1].end - item.runs[1].begin;
       fetch_lines(y, panels * rows_ * kLanes * std::int64_t(sizeof(float)));
       fetch(item);
-      body(item, multiply_panels(thread, phase, item, next_of(phase, mine.begin - 1, thread, following), y), y);
+      const simd::PanelRuns next =
+          simd::fetches_ahead ? next_of(phase, mine.begin - 1, thread, following) : simd::PanelRuns{};
+      body(item, multiply_panels(thread, phase, item, next, y), y);
     }
   }
   clocks_[thread].lap(Stage::gemm);
@@ -263,9 +265,12 @@ void NarrowLayer::output_and_mlp(int thread, const LayerWeights& layer, const Ph
   };
   share(thread, gate_up, down, fetch, [&](const Item& item, Strides at, float* y) {
     const std::int64_t panels = item.runs[0].end - item.runs[0].begin;
+    // where they lie one behind the other, all panels in one call: 5 to 7 us a layer of 1B, one by one 6 to 8
+    const std::int64_t at_once = at.place == kLanes ? panels : 1;
     for (std::int64_t i = 0; i < rows_; ++i)
-      for (std::int64_t place = 0; place < panels; ++place) {
-        const std::int64_t p = item.runs[0].begin + place, lanes = std::min<std::int64_t>(kLanes, f - p * kLanes);
+      for (std::int64_t place = 0; place < panels; place += at_once) {
+        const std::int64_t p = item.runs[0].begin + place,
+                           lanes = std::min<std::int64_t>(at_once * kLanes, f - p * kLanes);
         float *gates = y + i * at.row + place * at.place, *ups = gates + panels * at.place;
         if (!layer.gate.bias.empty()) arithmetic_.kernels->add(gates, layer.gate.bias.data() + p * kLanes, lanes);
         if (!layer.up.bias.empty()) arithmetic_.kernels->add(ups, layer.up.bias.data() + p * kLanes, lanes);
