@@ -82,6 +82,7 @@ class NarrowLayer {
   /// As many of `items` as are neighbours.
   Item item_of(const Phase& phase, Range items) const;
   /// What a thread reads after `item`, most likely: the next item of its run, or its first one of the phase after it.
+  /// Nothing where kernels do not fetch.
   simd::PanelRuns next_of(const Phase& phase, std::int64_t item, int thread, const Phase& following) const;
   /// fn(place, run, panel) for both runs.
   template <class Fn>
